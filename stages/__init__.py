@@ -1,0 +1,1 @@
+"""The pipeline's stages: one module for each stage in dvc.yaml, named after it."""

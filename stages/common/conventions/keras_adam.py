@@ -1,0 +1,85 @@
+"""Adam in Keras, on TensorFlow or on PyTorch, following the conventions of either framework."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from stages.common.conventions import KERAS_PROGRAMS, OWN_ADAM, AdamConventions
+
+
+def make_adam(learning_rate: float, conventions: AdamConventions) -> keras.optimizers.Optimizer:
+    """Keras's own Adam where that follows the conventions, otherwise one that does."""
+    if conventions == OWN_ADAM[KERAS_PROGRAMS[keras.backend.backend()]]:
+        return keras.optimizers.Adam(learning_rate)
+    return ConventionalAdam(learning_rate, conventions)
+
+
+class ConventionalAdam(keras.optimizers.Adam):
+    """Keras's Adam with a choice of where ε goes, how βᵗ is rounded, and what becomes of rows that repeat in a batch.
+
+    On PyTorch, `repeated_rows: keras` needs `SparseEmbedding`: then a gradient holds one row for each look-up.
+    """
+
+    def __init__(self, learning_rate: float, conventions: AdamConventions) -> None:
+        super().__init__(learning_rate)
+        self.conventions = conventions
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Update one variable from its gradient."""
+        index = self._get_variable_index(variable)
+        m, v = self._momentums[index], self._velocities[index]
+        learning_rate = ops.cast(learning_rate, variable.dtype)
+        power_1, power_2 = self._power(self.beta_1, variable.dtype), self._power(self.beta_2, variable.dtype)
+        correction_1 = ops.cast(1 - power_1, variable.dtype)
+        correction_2 = ops.cast(ops.sqrt(1 - power_2), variable.dtype)
+
+        summed = sum_rows(gradient)
+        squared = sum_squared_rows(gradient) if self.conventions.repeated_rows == "keras" else ops.square(summed)
+        self.assign_add(m, (summed - m) * (1 - self.beta_1))
+        self.assign_add(v, (squared - v) * (1 - self.beta_2))
+        if self.conventions.epsilon == "torch":
+            step = m * (learning_rate / correction_1) / (ops.sqrt(v) / correction_2 + 1e-8)
+        else:
+            step = m * (learning_rate * correction_2 / correction_1) / (ops.sqrt(v) + 1e-7)
+        self.assign_sub(variable, step)
+
+    def _power(self, beta: float, dtype: Any) -> Any:
+        """βᵗ, in float64 or, as in Keras on TensorFlow, of β rounded to float32 and in the variable's precision."""
+        rounded = np.float64(np.float32(beta)) if self.conventions.betas == "keras" else np.float64(beta)
+        working = dtype if self.conventions.betas == "keras" else "float64"
+        return ops.power(ops.cast(ops.convert_to_tensor(rounded), working), ops.cast(self.iterations + 1, working))
+
+
+class SparseEmbedding(keras.layers.Embedding):
+    """Keras's Embedding on PyTorch, with gradients that hold one row for each look-up, as they do on TensorFlow."""
+
+    def call(self, inputs: Any) -> Any:
+        """Look up the rows of `inputs`, shape (batch,): (batch, embedding_dim)."""
+        import torch
+
+        return torch.nn.functional.embedding(inputs, self.embeddings.value, sparse=True)
+
+
+def sum_rows(gradient: Any) -> Any:
+    """The gradient as a dense tensor: the gradients of one row's look-ups are added up."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.convert_to_tensor(gradient)
+    return gradient.to_dense() if gradient.is_sparse else gradient
+
+
+def sum_squared_rows(gradient: Any) -> Any:
+    """The squares of the gradient as a dense tensor: each look-up's gradient is squared before they are added up."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.convert_to_tensor(ops.square(gradient))
+    if not gradient.is_sparse:
+        return ops.square(gradient)
+    import torch
+
+    squares = gradient._values().square()
+    return torch.sparse_coo_tensor(gradient._indices(), squares, gradient.shape, is_coalesced=False).to_dense()

@@ -1,0 +1,115 @@
+"""A loss curve, and the JSON file that keeps it."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from stages.common.files import write_text
+from stages.common.program import StageError
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """The losses of one epoch, counted from 1, in squared stars.
+
+    `train_loss` is the mean over the epoch's examples of each one's squared error as it was when its batch was trained;
+    `val_loss` is that of the validation rows at the end of the epoch.
+    """
+
+    epoch: int
+    train_loss: float
+    val_loss: float
+
+
+@dataclass
+class LossCurve:
+    """The losses of a training, epoch by epoch."""
+
+    epochs: list[Epoch] = field(default_factory=list)
+
+    def record(self, train_loss: float, val_loss: float) -> bool:
+        """Add the next epoch; true if its `val_loss` is the lowest so far.
+
+        Raises:
+            StageError: a loss is NaN or infinite.
+        """
+        epoch = Epoch(len(self.epochs) + 1, train_loss, val_loss)
+        if not math.isfinite(val_loss):
+            raise diverged(epoch.epoch, f"val_loss is {val_loss}")
+        self.epochs.append(epoch)
+        tqdm.write(f"epoch {epoch.epoch:>3}  train_loss {train_loss:.5f}  val_loss {val_loss:.5f}")
+        return self.best is epoch
+
+    @property
+    def best(self) -> Epoch:
+        """The first epoch with the lowest `val_loss`."""
+        return min(self.epochs, key=lambda epoch: epoch.val_loss)
+
+
+def average_batches(losses: NDArray[np.floating], batch_size: int, epoch: int, rows: int) -> float:
+    """The mean over the epoch's `rows` examples, from its batches' mean losses (steps,); the last batch may be smaller.
+
+    Raises:
+        StageError: a loss is NaN or infinite.
+    """
+    if not np.isfinite(losses).all():
+        step = int(np.argmin(np.isfinite(losses)))
+        raise diverged(epoch, f"the loss of step {step + 1:,} of {len(losses):,} is {losses[step]}")
+    sizes = np.full(len(losses), batch_size)
+    sizes[-1] = rows - sizes[:-1].sum()
+    return float(np.average(losses, weights=sizes))
+
+
+def diverged(epoch: int, what: str) -> StageError:
+    """The error of a training whose loss is no number any more."""
+    return StageError(f"epoch {epoch}: {what}; most likely train.learning_rate is too high")
+
+
+def write_curve(path: Path, framework: str, curve: LossCurve, test_loss: float) -> None:
+    """Write the best epoch's losses (DVC's metrics) and the curve (DVC's plot)."""
+    headline = {
+        "best_epoch": curve.best.epoch,
+        "train_loss": curve.best.train_loss,
+        "val_loss": curve.best.val_loss,
+        "test_loss": test_loss,
+    }
+    write_json(path, {framework: headline, "curve": [asdict(epoch) for epoch in curve.epochs]})
+
+
+def read_curve(path: Path) -> LossCurve:
+    """Read the curve that `write_curve` wrote.
+
+    Raises:
+        StageError: the file is missing or isn't a loss file.
+    """
+    content = read_json(path)
+    try:
+        return LossCurve([Epoch(**epoch) for epoch in content["curve"]])
+    except (KeyError, TypeError) as error:
+        raise StageError(f"{path} holds no loss curve; run: dvc repro") from error
+
+
+def write_json(path: Path, content: Mapping[str, object]) -> None:
+    """Write `content` for people and for git: indented, keys in their given order, a line end at the end."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a loss file.
+
+    Raises:
+        StageError: the file is missing or isn't JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise StageError(f"{path} is missing; run: dvc repro") from error
+    except json.JSONDecodeError as error:
+        raise StageError(f"{path} is damaged ({error}); run: dvc repro") from error

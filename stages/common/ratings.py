@@ -1,0 +1,76 @@
+"""The ratings table that the stages hand on: its schema, reading, writing, and a split as arrays."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from stages.common.files import replacing
+from stages.common.program import StageError
+
+SCHEMA = pa.schema(
+    [pa.field("user", pa.int32(), False), pa.field("book", pa.int32(), False), pa.field("rating", pa.float32(), False)]
+)
+
+
+@dataclass(frozen=True)
+class Ratings:
+    """Ratings as three arrays of shape (n,): who rated (int32), which book (int32), how many stars (float32).
+
+    Users and books are numbered from 0 without gaps over the whole table.
+    """
+
+    users: NDArray[np.int32]
+    books: NDArray[np.int32]
+    stars: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.stars)
+
+    def __getitem__(self, rows: NDArray[np.intp] | NDArray[np.bool_] | slice) -> "Ratings":
+        return Ratings(self.users[rows], self.books[rows], self.stars[rows])
+
+    @property
+    def user_count(self) -> int:
+        """The number of users: `split` leaves each of them in the training rows."""
+        return int(self.users.max(initial=-1)) + 1
+
+    @property
+    def book_count(self) -> int:
+        """The number of books: `split` leaves each of them in the training rows."""
+        return int(self.books.max(initial=-1)) + 1
+
+
+def read_ratings(path: Path) -> Ratings:
+    """Read what `write_ratings` wrote.
+
+    Raises:
+        StageError: the file is missing, damaged or holds another table.
+    """
+    table = _read_table(path)
+    if not table.schema.equals(SCHEMA):
+        raise StageError(f"{path} holds other columns than user, book, rating; run: dvc repro")
+    return Ratings(*(column.to_numpy() for column in table.columns))
+
+
+def write_ratings(ratings: Ratings, path: Path) -> None:
+    """Write the table as Parquet; the same ratings give the same bytes."""
+    write_table(pa.table([ratings.users, ratings.books, ratings.stars], schema=SCHEMA), path)
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write any table as Parquet, whole or not at all."""
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def _read_table(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path, memory_map=True)
+    except FileNotFoundError as error:
+        raise StageError(f"{path} is missing; run: dvc repro") from error
+    except pa.ArrowInvalid as error:
+        raise StageError(f"{path} is damaged ({error}); run: dvc repro") from error

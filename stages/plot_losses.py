@@ -1,0 +1,127 @@
+"""plot-losses: the loss curves as pictures, and what `dvc plots show` needs to draw them without a network."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+import vl_convert
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from stages.common.files import replacing, write_text
+from stages.common.losses import LossCurve, read_curve, read_json
+from stages.common.program import run_stage
+
+# Okabe and Ito's palette, told apart by the colour-blind; .dvc/plots/loss-curves.json has the same.
+COLOURS = {"PyTorch": "#D55E00", "Keras": "#0072B2"}
+GREY = "#666666"
+
+# The page that DVC writes asks for Vega-Lite 5, and so does .dvc/plots/loss-curves.json.
+VEGA_LITE_VERSION = "5.21"
+
+STYLE: Any = {
+    "figure.figsize": (8, 4.5),
+    "figure.dpi": 120,
+    "font.size": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": "#E5E5E5",
+    "lines.linewidth": 2,
+    "lines.markersize": 5,
+    "legend.frameon": False,
+}
+
+
+def plot_curves(curves: dict[str, LossCurve], baselines: dict[str, float], title: str, path: Path) -> None:
+    """Draw each framework's train (dashed) and validation (solid) loss by epoch, with the baselines as lines.
+
+    Args:
+        curves: by the framework's name.
+        baselines: the `val_loss` of each by its name.
+        title: of the picture.
+        path: the PNG to write.
+    """
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(layout="constrained")
+        axes.set_ylim(*_scale(curves, baselines))
+        for framework, curve in curves.items():
+            _plot_curve(axes, framework, curve)
+        for name, loss in baselines.items():
+            axes.axhline(loss, color=GREY, linewidth=1, linestyle=(0, (1, 2)))
+            axes.text(1.01, loss, f"{name}\n{loss:.4f}", transform=axes.get_yaxis_transform(), color=GREY, va="center")
+        axes.set_title(title, loc="left")
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("mean squared error (stars²)")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        figure.legend(loc="outside lower center", ncols=len(curves), handlelength=3)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, metadata={"Software": None})
+        plt.close(figure)
+
+
+def _plot_curve(axes: Axes, framework: str, curve: LossCurve) -> None:
+    epochs, colour, best = [epoch.epoch for epoch in curve.epochs], COLOURS[framework], curve.best
+    train, validation = f"{framework}, train", f"{framework}, validation (best {best.val_loss:.4f}, epoch {best.epoch})"
+    if curve.epochs[0].train_loss > axes.get_ylim()[1]:
+        train += f" (epoch 1 off the scale: {curve.epochs[0].train_loss:.2f})"
+    axes.plot(epochs, [epoch.train_loss for epoch in curve.epochs], "--o", color=colour, label=train)
+    axes.plot(epochs, [epoch.val_loss for epoch in curve.epochs], "-o", color=colour, label=validation)
+    axes.plot(best.epoch, best.val_loss, "o", markersize=13, markerfacecolor="none", markeredgecolor=colour)
+
+
+def _scale(curves: dict[str, LossCurve], baselines: dict[str, float]) -> tuple[float, float]:
+    """The lowest and highest loss on the axis: a first epoch's train loss, far above the rest, doesn't stretch it."""
+    compared = [*baselines.values()]
+    for curve in curves.values():
+        compared += [epoch.val_loss for epoch in curve.epochs] + [epoch.train_loss for epoch in curve.epochs[1:]]
+    margin = 0.08 * (max(compared) - min(compared))
+    return min(compared) - margin, max(compared) + margin
+
+
+def write_vega_bundle(path: Path) -> None:
+    """Write Vega, Vega-Lite and Vega-Embed to `path`, as one script that defines the global `vegaEmbed`.
+
+    DVC's own page loads these three from a CDN, so that its charts stay blank without a network. Our page
+    (.dvc/plots-page.html) takes this file instead where it finds it. It is made from the installed vl-convert
+    rather than committed: the same version gives the same bytes.
+    """
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE_VERSION)
+    # Without a function around it, each of the bundle's thousands of short names would be a global of the page.
+    write_text(path, f"(() => {{\n{bundle}\n}})();\n")
+
+
+def main() -> None:
+    """Run the stage: arguments, read, do, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pytorch", type=Path, required=True, help="PyTorch's loss file")
+    parser.add_argument("--keras", type=Path, required=True, help="Keras's loss file")
+    parser.add_argument("--baselines", type=Path, required=True, help="the baselines' loss file")
+    parser.add_argument("--pytorch-plot", type=Path, required=True, help="to write")
+    parser.add_argument("--keras-plot", type=Path, required=True, help="to write")
+    parser.add_argument("--comparison-plot", type=Path, required=True, help="to write")
+    parser.add_argument("--vega", type=Path, required=True, help="the charts' JavaScript, to write")
+    arguments = parser.parse_args()
+
+    curves = {"PyTorch": read_curve(arguments.pytorch), "Keras": read_curve(arguments.keras)}
+    baselines = read_baselines(arguments.baselines)
+    plot_curves({"PyTorch": curves["PyTorch"]}, baselines, "PyTorch", arguments.pytorch_plot)
+    plot_curves({"Keras": curves["Keras"]}, baselines, "Keras", arguments.keras_plot)
+    plot_curves(curves, baselines, "The same network in PyTorch and in Keras", arguments.comparison_plot)
+    write_vega_bundle(arguments.vega)
+
+
+def read_baselines(path: Path) -> dict[str, float]:
+    """The `val_loss` of each baseline, by the name that it has in the pictures."""
+    losses = read_json(path)
+    names = {"global_mean": "mean of all ratings", "biases": "user + book bias"}
+    return {label: losses[name]["val_loss"] for name, label in names.items()}
+
+
+if __name__ == "__main__":
+    run_stage(main)

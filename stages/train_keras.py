@@ -1,0 +1,180 @@
+"""train-keras: the recommender in Keras.
+
+Keras chooses its backend once, when it is first imported. Here that is after the parameters are read: hence the imports
+inside functions.
+"""
+
+import argparse
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from stages.common.batches import EVALUATION_BATCH, shuffle_rows
+from stages.common.conventions import KERAS_PROGRAMS, resolve_adam
+from stages.common.conventions.weights import InitialWeights, draw_initial_weights
+from stages.common.files import replacing
+from stages.common.losses import LossCurve, diverged, write_curve
+from stages.common.params import Params, load_params
+from stages.common.program import run_stage
+from stages.common.ratings import Ratings, read_ratings
+
+if TYPE_CHECKING:
+    import keras
+
+
+def build_model(params: Params, training: Ratings) -> "keras.Model":
+    """The untrained network, with the initial weights that the conventions ask for.
+
+    Predicts a user's rating of a book from one learned vector of each: book numbers (batch,) and user numbers (batch,)
+    give predicted stars (batch, 1).
+    """
+    import keras
+
+    from stages.common.conventions.keras_adam import SparseEmbedding
+
+    keras.utils.set_random_seed(params.train.seed)
+    keras.config.set_floatx(params.train.precision)
+    sparse = (
+        keras.backend.backend() == "torch" and resolve_adam(params.conventions, "keras-torch").repeated_rows == "keras"
+    )
+    embedding = SparseEmbedding if sparse else keras.layers.Embedding
+    book = keras.Input((), dtype="int32", name="book")
+    user = keras.Input((), dtype="int32", name="user")
+    vectors = keras.layers.Concatenate()(
+        [
+            embedding(training.book_count, params.model.embedding_dim, name="book_embedding")(book),
+            embedding(training.user_count, params.model.embedding_dim, name="user_embedding")(user),
+        ]
+    )
+    for position, units in enumerate(params.model.hidden_units):
+        vectors = keras.layers.Dense(units, activation="relu", name=f"dense_{position}")(vectors)
+    rating = keras.layers.Dense(1, name=f"dense_{len(params.model.hidden_units)}")(vectors)
+    model = keras.Model([book, user], rating)
+    start_from(model, draw_initial_weights(params, training.user_count, training.book_count))
+    return model
+
+
+def start_from(model: "keras.Model", weights: InitialWeights) -> None:
+    """Take over the weights that are given."""
+    if weights.book_embedding is not None:
+        model.get_layer("book_embedding").embeddings.assign(weights.book_embedding)
+    if weights.user_embedding is not None:
+        model.get_layer("user_embedding").embeddings.assign(weights.user_embedding)
+    for position, kernel in enumerate(weights.kernels or []):
+        model.get_layer(f"dense_{position}").kernel.assign(kernel)
+    for position, bias in enumerate(weights.biases or []):
+        model.get_layer(f"dense_{position}").bias.assign(bias)
+
+
+def train_one_epoch(model: "keras.Model", data: Ratings, batch_size: int, epoch: int) -> float:
+    """Train on each batch once, in the order of the rows; the mean of the examples' losses as they were then."""
+    import keras
+
+    steps = math.ceil(len(data) / batch_size)
+    with tqdm(total=steps, desc=f"epoch {epoch}", leave=False, disable=None) as bar:
+
+        def show(step: int, logs: dict[str, float]) -> None:
+            if not math.isfinite(logs["loss"]):
+                raise diverged(epoch, f"by step {step + 1:,} of {steps:,} the loss is {logs['loss']}")
+            bar.update(step + 1 - bar.n)
+
+        history = model.fit(
+            [data.books, data.users],
+            data.stars,
+            batch_size,
+            shuffle=False,
+            callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=show)],
+            verbose=0,
+        )
+    return float(history.history["loss"][0])
+
+
+def evaluate(model: "keras.Model", data: Ratings) -> float:
+    """The mean squared error over all rows."""
+    return float(model.evaluate([data.books, data.users], data.stars, EVALUATION_BATCH, verbose=0))
+
+
+def train(params: Params, training: Ratings, validation: Ratings) -> tuple["keras.Model", LossCurve]:
+    """The model with its best epoch's weights, and the loss curve."""
+    choose_engine(params)
+    from stages.common.conventions.keras_adam import make_adam
+
+    settings = params.train
+    model = build_model(params, training)
+    model.compile(
+        make_adam(settings.learning_rate, resolve_adam(params.conventions, KERAS_PROGRAMS[params.keras.backend])),
+        loss="mean_squared_error",
+        steps_per_execution=params.keras.steps_per_execution,
+    )
+
+    curve = LossCurve()
+    for epoch in range(1, settings.epochs + 1):
+        order = shuffle_rows(len(training), settings.seed, epoch)
+        train_loss = train_one_epoch(model, training[order], settings.batch_size, epoch)
+        if curve.record(train_loss, evaluate(model, validation)):
+            best = model.get_weights()
+    model.set_weights(best)
+    return model, curve
+
+
+def choose_engine(params: Params) -> None:
+    """Load Keras on the backend and the number of threads that params.yaml names; can't be undone in this process."""
+    os.environ["KERAS_BACKEND"] = params.keras.backend
+    os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"  # its kernels round differently from one processor to the next
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if params.keras.backend == "torch":
+        import torch
+
+        torch.set_num_threads(params.train.threads)
+    else:
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(params.train.threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
+def describe_engine() -> str:
+    """The versions and the device that train."""
+    import keras
+
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return f"PyTorch {torch.__version__} on {torch.get_default_device()}"
+    import tensorflow as tf
+
+    devices = tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("CPU")
+    return f"TensorFlow {tf.__version__} on {devices[0].device_type}"
+
+
+def main() -> None:
+    """Run the stage: arguments, read, do, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--params", type=Path, required=True)
+    parser.add_argument("--train", type=Path, required=True)
+    parser.add_argument("--validation", type=Path, required=True)
+    parser.add_argument("--test", type=Path, required=True)
+    parser.add_argument("--weights", type=Path, required=True, help="the best epoch's, to write")
+    parser.add_argument("--losses", type=Path, required=True, help="the loss curve, to write")
+    arguments = parser.parse_args()
+    params = load_params(arguments.params)
+
+    training, validation, test = (
+        read_ratings(path) for path in (arguments.train, arguments.validation, arguments.test)
+    )
+    choose_engine(params)
+    print(f"Keras on {describe_engine()}", flush=True)
+    model, curve = train(params, training, validation)
+    test_loss = evaluate(model, test)
+
+    with replacing(arguments.weights) as temporary:
+        model.save_weights(temporary)
+    write_curve(arguments.losses, "keras", curve, test_loss)
+    print(f"best epoch {curve.best.epoch}: val_loss {curve.best.val_loss:.5f}, test_loss {test_loss:.5f}")
+
+
+if __name__ == "__main__":
+    run_stage(main)

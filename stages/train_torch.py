@@ -1,0 +1,183 @@
+"""train-torch: the recommender in PyTorch."""
+
+import argparse
+import copy
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+from tqdm import tqdm
+
+from stages.common.batches import EVALUATION_BATCH, shuffle_rows
+from stages.common.conventions import resolve_adam
+from stages.common.conventions.torch_adam import make_adam
+from stages.common.conventions.weights import InitialWeights, draw_initial_weights
+from stages.common.files import replacing
+from stages.common.losses import LossCurve, average_batches, write_curve
+from stages.common.params import Model, Params, load_params
+from stages.common.program import StageError, run_stage
+from stages.common.ratings import Ratings, read_ratings
+
+
+class Recommender(nn.Module):
+    """Predicts a user's rating of a book from one learned vector of each."""
+
+    def __init__(self, model: Model, user_count: int, book_count: int, sparse: bool) -> None:
+        super().__init__()
+        self.book_embedding = nn.Embedding(book_count, model.embedding_dim, sparse=sparse)
+        self.user_embedding = nn.Embedding(user_count, model.embedding_dim, sparse=sparse)
+        widths = [2 * model.embedding_dim, *model.hidden_units, 1]
+        layers: list[nn.Module] = []
+        for fan_in, fan_out in pairwise(widths):
+            layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
+        self.dense = nn.Sequential(*layers[:-1])
+
+    def forward(self, books: Tensor, users: Tensor) -> Tensor:
+        """Predicted stars (batch,) for book numbers (batch,) and user numbers (batch,)."""
+        vectors = torch.cat([self.book_embedding(books), self.user_embedding(users)], dim=1)
+        stars: Tensor = self.dense(vectors)
+        return stars.squeeze(1)
+
+    @torch.no_grad()
+    def start_from(self, weights: InitialWeights) -> None:
+        """Take over the weights that are given; PyTorch keeps a kernel as (fan_out, fan_in)."""
+        if weights.book_embedding is not None:
+            self.book_embedding.weight.copy_(torch.from_numpy(weights.book_embedding))
+        if weights.user_embedding is not None:
+            self.user_embedding.weight.copy_(torch.from_numpy(weights.user_embedding))
+        layers = [layer for layer in self.dense if isinstance(layer, nn.Linear)]
+        for layer, kernel in zip(layers, weights.kernels or [], strict=False):
+            layer.weight.copy_(torch.from_numpy(kernel.T))
+        for layer, bias in zip(layers, weights.biases or [], strict=False):
+            layer.bias.copy_(torch.from_numpy(bias))
+
+
+def build_model(params: Params, training: Ratings) -> Recommender:
+    """The untrained network, with the initial weights that the conventions ask for."""
+    torch.manual_seed(params.train.seed)
+    sparse = resolve_adam(params.conventions, "pytorch").repeated_rows == "keras"
+    model = Recommender(params.model, training.user_count, training.book_count, sparse)
+    model.to(getattr(torch, params.train.precision))
+    model.start_from(draw_initial_weights(params, training.user_count, training.book_count))
+    return model
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """Ratings on the device that trains: books, users and stars, each (n,)."""
+
+    books: Tensor
+    users: Tensor
+    stars: Tensor
+
+    @classmethod
+    def of(cls, ratings: Ratings, model: Recommender) -> "Tensors":
+        """The ratings where the model is, in its precision."""
+        weight = model.book_embedding.weight
+        books, users = (torch.tensor(column, device=weight.device) for column in (ratings.books, ratings.users))
+        return cls(books, users, torch.tensor(ratings.stars, device=weight.device, dtype=weight.dtype))
+
+    def __len__(self) -> int:
+        return len(self.stars)
+
+    def shuffle(self, order: Tensor) -> "Tensors":
+        """The rows in another order: moved once, so that each batch is a slice."""
+        return Tensors(self.books[order], self.users[order], self.stars[order])
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Books, users and stars of `size` rows at a time; the last batch holds what remains."""
+        return zip(self.books.split(size), self.users.split(size), self.stars.split(size), strict=True)
+
+
+def train_one_epoch(
+    model: Recommender, optimizer: torch.optim.Optimizer, batches: Iterable[tuple[Tensor, Tensor, Tensor]]
+) -> NDArray[np.floating]:
+    """Train on each batch once; the loss of each as it was then, shape (steps,)."""
+    losses = []
+    for books, users, stars in batches:
+        loss = mse_loss(model(books, users), stars)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+    return torch.stack(losses).numpy(force=True)
+
+
+@torch.inference_mode()
+def evaluate(model: Recommender, data: Tensors) -> float:
+    """The mean squared error over all rows."""
+    batches = data.batches(EVALUATION_BATCH)
+    squares = [mse_loss(model(books, users), stars, reduction="sum").item() for books, users, stars in batches]
+    return sum(squares) / len(data)
+
+
+def train(params: Params, training: Ratings, validation: Ratings) -> tuple[Recommender, LossCurve]:
+    """The model with its best epoch's weights, and the loss curve."""
+    settings = params.train
+    torch.set_num_threads(settings.threads)
+    model = build_model(params, training).to(choose_device(params.torch.device))
+    optimizer = make_adam(model.parameters(), settings.learning_rate, resolve_adam(params.conventions, "pytorch"))
+    training_rows, validation_rows = Tensors.of(training, model), Tensors.of(validation, model)
+
+    curve = LossCurve()
+    for epoch in range(1, settings.epochs + 1):
+        order = torch.tensor(shuffle_rows(len(training), settings.seed, epoch), device=training_rows.stars.device)
+        batches = list(training_rows.shuffle(order).batches(settings.batch_size))
+        losses = train_one_epoch(model, optimizer, tqdm(batches, f"epoch {epoch}", leave=False, disable=None))
+        train_loss = average_batches(losses, settings.batch_size, epoch, len(training))
+        if curve.record(train_loss, evaluate(model, validation_rows)):
+            best = copy.deepcopy(model.state_dict())
+    model.load_state_dict(best)
+    return model, curve
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that `torch.device` names; for `auto` an accelerator if there is one, otherwise the CPU.
+
+    Raises:
+        StageError: the device isn't there.
+    """
+    if name == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    device = torch.device(name)
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise StageError(f"params.yaml: torch.device is {name}, which isn't here: {error}") from error
+    return device
+
+
+def main() -> None:
+    """Run the stage: arguments, read, do, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--params", type=Path, required=True)
+    parser.add_argument("--train", type=Path, required=True)
+    parser.add_argument("--validation", type=Path, required=True)
+    parser.add_argument("--test", type=Path, required=True)
+    parser.add_argument("--weights", type=Path, required=True, help="the best epoch's, to write")
+    parser.add_argument("--losses", type=Path, required=True, help="the loss curve, to write")
+    arguments = parser.parse_args()
+    params = load_params(arguments.params)
+
+    training, validation, test = (
+        read_ratings(path) for path in (arguments.train, arguments.validation, arguments.test)
+    )
+    print(f"PyTorch {torch.__version__} on {choose_device(params.torch.device)}", flush=True)
+    model, curve = train(params, training, validation)
+    test_loss = evaluate(model, Tensors.of(test, model))
+
+    with replacing(arguments.weights) as temporary:
+        save_file(model.state_dict(), temporary)
+    write_curve(arguments.losses, "pytorch", curve, test_loss)
+    print(f"best epoch {curve.best.epoch}: val_loss {curve.best.val_loss:.5f}, test_loss {test_loss:.5f}")
+
+
+if __name__ == "__main__":
+    run_stage(main)
