@@ -11,7 +11,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`: renamed over `path` when the block succeeds, removed when it fails.
 
     The rename is atomic because both names are in one folder. A killed run leaves its temporary file behind: the next
-    """Yield a temporary path beside `path`: renamed over it when the block succeeds, removed when it fails.
+    run that writes `path` removes it, so that a process that outlived its pipeline can't put its result there later.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for abandoned in path.parent.glob(f".tmp-*-{path.name}"):
