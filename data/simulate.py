@@ -3,16 +3,16 @@
     python data/simulate.py --users 5342 --books 1000 --seed 1 --output data/sample.csv
 
 Who rates what is dealt like cards. A deck holds every book once; it is shuffled, and the users take their hands from it
-one after the other; when it is used up, a new deck is shuffled. A book with 100 ratings is in 100 decks, one with 8 only
-in the first 8. So each book gets its number of ratings, each user gets theirs, and who reads what is left to chance.
+one after the other; when it is used up, a new deck is shuffled. A book with 100 ratings is in 100 decks, one with 8
+only in the first 8. So each book gets its number of ratings, each user gets theirs, and chance says who reads what.
 
 How they rate is an ordered probit. A rating is the number of `CUTS` below a latent score, plus one, and
 
     score = user bias + book bias + user factors · book factors + noise
 
-is a sum of independent terms of mean 0 whose variances add up to 1. The cuts are placed so that the shares of the ratings
-1 to 5 are those of the real file. The mean rating that this model gives a user and a book is the best prediction there
-can be; `--expected` writes it as a fourth column, and its mean squared error is the error that nothing can reduce.
+is a sum of independent terms of mean 0 whose variances add up to 1. The cuts are placed so that the shares of the
+ratings 1 to 5 are those of the real file. The mean rating that this model gives a user and a book is the best
+prediction there can be; `--expected` writes it as a fourth column, and nothing can do with less error than it makes.
 
 Books are written in pieces. What stays in memory is a few numbers per user and per book; the ratings never do.
 """
@@ -39,8 +39,8 @@ Users: TypeAlias = npt.NDArray[np.int32]
 
 # What the real file is like: the number of ratings of a user and of a book at some quantiles, and the shares of 1 to 5.
 RATINGS_PER_USER = {
-    0: 2, 0.11: 2, 0.206: 3, 0.294: 4, 0.362: 5, 0.495: 8, 0.603: 12, 0.661: 15, 0.753: 22, 0.851: 35, 0.9: 47, 0.932: 60,
-    0.951: 71, 0.971: 90, 0.982: 110, 0.99: 134, 0.995: 173, 0.999: 191, 1: 200,
+    0: 2, 0.11: 2, 0.206: 3, 0.294: 4, 0.362: 5, 0.495: 8, 0.603: 12, 0.661: 15, 0.753: 22, 0.851: 35, 0.9: 47,
+    0.932: 60, 0.951: 71, 0.971: 90, 0.982: 110, 0.99: 134, 0.995: 173, 0.999: 191, 1: 200,
 }  # fmt: skip
 RATINGS_PER_BOOK = {0: 8, 0.001: 52, 0.01: 69, 0.02: 78, 0.05: 89, 0.1: 95, 0.2: 99, 0.28: 100, 1: 100}
 RATING_SHARES = (0.0199, 0.0644, 0.2533, 0.3640, 0.2984)
@@ -56,7 +56,7 @@ REPEATED = 0.0023  # the share of rows that repeat a user's rating of a book
 CHANGED = 0.28  # the share of those whose rating is another
 
 MOST_OF_ALL_BOOKS = 0.25  # that one user rates: bounds the hands where there are few books
-BOOKS_PER_PIECE = 1 << 15
+BOOKS_PER_PIECE = 1 << 14
 
 CUTS = np.array([NormalDist().inv_cdf(share) for share in np.cumsum(RATING_SHARES)[:-1]], np.float32)
 
@@ -91,6 +91,7 @@ class World:
 
 
 def generator(seed: int, stream: Stream, part: int = 0) -> np.random.Generator:
+    """Start the random numbers of one purpose, or of one part of it, such as a deck."""
     return np.random.default_rng([seed, stream, part])
 
 
@@ -120,7 +121,7 @@ def draw_world(users: int, books: int, seed: int) -> World:
     smallest_deck = int((book_counts == book_counts.max()).sum())
 
     least = RATINGS_PER_USER[0]
-    hands = np.minimum(spread(RATINGS_PER_USER, users, user_rng), max(least, MOST_OF_ALL_BOOKS * books)) - least
+    hands = np.minimum(spread(RATINGS_PER_USER, users, user_rng), max(least + 1, MOST_OF_ALL_BOOKS * books)) - least
     wanted = cards - least * users
     if wanted < 0:
         raise ValueError(
@@ -164,10 +165,11 @@ def deal(world: World, first: int, last: int) -> Users:
 
 
 def mean_rating(score: Floats) -> Floats:
-    """The mean rating over the noise, where `score` is the rest of the latent score. Same shape, exact to 1e-5."""
+    """Average the rating over the noise, where `score` is the rest of the latent score. Same shape, exact to 1e-5."""
     grid = np.linspace(-6, 6, 4001)
     below = [0.5 * math.erfc((cut - s) / math.sqrt(2 * NOISE_VARIANCE)) for s in grid for cut in CUTS]
-    return np.interp(score, grid, 1 + np.reshape(below, (len(grid), len(CUTS))).sum(axis=1)).astype(np.float32)
+    means = 1 + np.reshape(below, (len(grid), len(CUTS))).sum(axis=1)
+    return np.asarray(np.interp(score, grid, means), np.float32)
 
 
 def rate(world: World, first: int, last: int, noise: np.random.Generator, repeats: np.random.Generator) -> pa.Table:
@@ -197,7 +199,7 @@ def rate(world: World, first: int, last: int, noise: np.random.Generator, repeat
 
 
 def simulate(users: int, books: int, seed: int, books_per_piece: int = BOOKS_PER_PIECE) -> Iterator[pa.Table]:
-    """Yield the ratings piece by piece; the rows don't depend on the size of a piece.
+    """Simulate ratings, one piece of the books after the other; the rows don't depend on the size of a piece.
 
     Yields:
         columns book_id, user_id (from 1), rating (1 to 5), and expected_rating (the model's mean, not rounded)
@@ -214,7 +216,7 @@ def simulate(users: int, books: int, seed: int, books_per_piece: int = BOOKS_PER
 def write(pieces: Iterator[pa.Table], output: Path, expected: bool) -> int:
     """Write a CSV file that appears whole or not at all; return its number of rows."""
     columns = ["book_id", "user_id", "rating", *(["expected_rating"] if expected else [])]
-    partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
+    partial = output.with_name(f".tmp-{os.getpid()}-{output.name}")
     rows = 0
     try:
         with partial.open("wb") as file:
@@ -222,13 +224,14 @@ def write(pieces: Iterator[pa.Table], output: Path, expected: bool) -> int:
             for piece in pieces:
                 csv.write_csv(piece.select(columns), file, csv.WriteOptions(include_header=False, batch_size=1 << 16))
                 rows += len(piece)
-        os.replace(partial, output)
+        partial.replace(output)
     finally:
         partial.unlink(missing_ok=True)
     return rows
 
 
 def main() -> None:
+    """Write a file of simulated ratings as the command line says."""
     parser = argparse.ArgumentParser(description="Simulate book ratings in the format of goodbooks-10k.")
     parser.add_argument("--users", type=int, required=True, help="about 5.3 for each book")
     parser.add_argument("--books", type=int, required=True, help="each gets up to 100 ratings, about 98 on average")

@@ -2,40 +2,20 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
 
-import matplotlib
-
-matplotlib.use("agg")
-import matplotlib.pyplot as plt
 import vl_convert
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from stages.common.files import replacing, write_text
+from stages.common.files import write_text
 from stages.common.losses import LossCurve, read_curve, read_json
+from stages.common.pictures import GREY, KERAS, MSE_LABEL, PYTORCH, picture
 from stages.common.program import run_stage
 
-# Okabe and Ito's palette, told apart by the colour-blind; .dvc/plots/loss-curves.json has the same.
-COLOURS = {"PyTorch": "#D55E00", "Keras": "#0072B2"}
-GREY = "#666666"
+COLOURS = {"PyTorch": PYTORCH, "Keras": KERAS}
 
 # The page that DVC writes asks for Vega-Lite 5, and so does .dvc/plots/loss-curves.json.
 VEGA_LITE_VERSION = "5.21"
-
-STYLE: Any = {
-    "figure.figsize": (8, 4.5),
-    "figure.dpi": 120,
-    "font.size": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "grid.color": "#E5E5E5",
-    "lines.linewidth": 2,
-    "lines.markersize": 5,
-    "legend.frameon": False,
-}
 
 
 def plot_curves(curves: dict[str, LossCurve], baselines: dict[str, float], title: str, path: Path) -> None:
@@ -47,8 +27,7 @@ def plot_curves(curves: dict[str, LossCurve], baselines: dict[str, float], title
         title: of the picture.
         path: the PNG to write.
     """
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(layout="constrained")
+    with picture(path) as (figure, [axes]):
         axes.set_ylim(*_scale(curves, baselines))
         for framework, curve in curves.items():
             _plot_curve(axes, framework, curve)
@@ -57,12 +36,9 @@ def plot_curves(curves: dict[str, LossCurve], baselines: dict[str, float], title
             axes.text(1.01, loss, f"{name}\n{loss:.4f}", transform=axes.get_yaxis_transform(), color=GREY, va="center")
         axes.set_title(title, loc="left")
         axes.set_xlabel("epoch")
-        axes.set_ylabel("mean squared error (stars²)")
+        axes.set_ylabel(MSE_LABEL)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        figure.legend(loc="outside lower center", ncols=len(curves), handlelength=3)
-        with replacing(path) as temporary:
-            figure.savefig(temporary, metadata={"Software": None})
-        plt.close(figure)
+        figure.legend(loc="outside lower center", ncols=len(curves))
 
 
 def _plot_curve(axes: Axes, framework: str, curve: LossCurve) -> None:

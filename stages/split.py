@@ -31,21 +31,23 @@ def assign_parts(ratings: Ratings, settings: Split) -> tuple[NDArray[np.int8], i
 
     held_out = shuffled[: validation_rows + test_rows]
     for ids in (ratings.users, ratings.books):
-        part[_only_rows(ids, held_out[part[held_out] != TRAIN], part)] = TRAIN
+        part[_only_rows(ids, held_out[part[held_out] != TRAIN])] = TRAIN
     for value, name in ((VALIDATION, "validation"), (TEST, "test")):
         if not (part == value).any():
             raise StageError(
-                f"split.{name} {getattr(settings, name)} of {count:,} ratings leaves none to hold out: "
-                "each row there would be its user's or book's only one"
+                f"split.{name} {getattr(settings, name)} of {count:,} ratings leaves none to hold out: too few rows, "
+                "or each its user's or book's only one"
             )
     return part, int((part[held_out] == TRAIN).sum())
 
 
-def _only_rows(ids: NDArray[np.int32], held_out: NDArray[np.intp], part: NDArray[np.int8]) -> NDArray[np.intp]:
-    """The first held-out row of each id that has none in train."""
-    trained = np.bincount(ids[part == TRAIN], minlength=int(ids.max()) + 1) > 0
-    orphans = held_out[~trained[ids[held_out]]]
-    return orphans[np.unique(ids[orphans], return_index=True)[1]]
+def _only_rows(ids: NDArray[np.int32], held_out: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The first held-out row of each id that has all its rows held out."""
+    counts = np.bincount(ids)
+    untrained = np.bincount(ids[held_out], minlength=len(counts)) == counts
+    orphans = held_out[untrained[ids[held_out]]]
+    rows: NDArray[np.intp] = orphans[np.unique(ids[orphans], return_index=True)[1]]
+    return rows
 
 
 def main() -> None:
@@ -63,7 +65,7 @@ def main() -> None:
     part, kept = assign_parts(ratings, settings)
 
     for value, path in ((TRAIN, arguments.train), (VALIDATION, arguments.validation), (TEST, arguments.test)):
-        write_ratings(ratings[part == value], path)
+        write_ratings(ratings[np.flatnonzero(part == value)], path)  # half the time of a mask
     train, validation, test = np.bincount(part, minlength=3)
     print(f"{train:,} ratings to train on, {validation:,} for validation, {test:,} for the test")
     print(f"  {kept:,} rows stayed in train as their user's or book's only one")

@@ -5,6 +5,7 @@ inside functions.
 """
 
 import argparse
+import io
 import math
 import os
 from pathlib import Path
@@ -12,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from stages.common.batches import EVALUATION_BATCH, shuffle_rows
+from stages.common.batches import EVALUATION_BATCH, check_batch_size, shuffle_rows
 from stages.common.conventions import KERAS_PROGRAMS, resolve_adam
 from stages.common.conventions.weights import InitialWeights, draw_initial_weights
-from stages.common.files import replacing
+from stages.common.files import write_bytes
 from stages.common.losses import LossCurve, diverged, write_curve
 from stages.common.params import Params, load_params
 from stages.common.program import run_stage
@@ -36,7 +37,7 @@ def build_model(params: Params, training: Ratings) -> "keras.Model":
     from stages.common.conventions.keras_adam import SparseEmbedding
 
     keras.utils.set_random_seed(params.train.seed)
-    keras.config.set_floatx(params.train.precision)
+    set_precision(params.train.precision)
     sparse = (
         keras.backend.backend() == "torch" and resolve_adam(params.conventions, "keras-torch").repeated_rows == "keras"
     )
@@ -103,11 +104,12 @@ def train(params: Params, training: Ratings, validation: Ratings) -> tuple["kera
     from stages.common.conventions.keras_adam import make_adam
 
     settings = params.train
+    check_batch_size(settings.batch_size, len(training))
     model = build_model(params, training)
     model.compile(
         make_adam(settings.learning_rate, resolve_adam(params.conventions, KERAS_PROGRAMS[params.keras.backend])),
         loss="mean_squared_error",
-        steps_per_execution=params.keras.steps_per_execution,
+        steps_per_execution=params.keras.steps_per_execution if params.keras.backend == "tensorflow" else 1,
     )
 
     curve = LossCurve()
@@ -136,6 +138,21 @@ def choose_engine(params: Params) -> None:
         tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
+def set_precision(precision: str) -> None:
+    """Make Keras compute in float32 or float64.
+
+    On every backend but TensorFlow, Keras's type promotion turns float64 into float32, in matrix products and means,
+    even under `set_floatx("float64")`; there is no public switch (https://github.com/keras-team/keras/issues/23704).
+    """
+    import keras
+    from keras.src.backend.common import dtypes
+
+    keras.config.set_floatx(precision)
+    keras.config.set_dtype_policy(precision)  # layers go by this one, which follows floatx only until the first layer
+    if keras.backend.backend() != "tensorflow":
+        dtypes.BIT64_TO_BIT32_DTYPE["float64"] = precision
+
+
 def describe_engine() -> str:
     """The versions and the device that train."""
     import keras
@@ -148,6 +165,20 @@ def describe_engine() -> str:
 
     devices = tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("CPU")
     return f"TensorFlow {tf.__version__} on {devices[0].device_type}"
+
+
+class Memory(io.BytesIO):
+    """A file in memory, of the kind that Keras asks for by its name."""
+
+    def __str__(self) -> str:
+        return "memory.weights.h5"
+
+
+def save(model: "keras.Model") -> bytes:
+    """The weights as HDF5: from memory, because its library crashes the process where it fills up a disk."""
+    memory = Memory()
+    model.save_weights(memory)
+    return memory.getvalue()
 
 
 def main() -> None:
@@ -170,8 +201,7 @@ def main() -> None:
     model, curve = train(params, training, validation)
     test_loss = evaluate(model, test)
 
-    with replacing(arguments.weights) as temporary:
-        model.save_weights(temporary)
+    write_bytes(arguments.weights, save(model))
     write_curve(arguments.losses, "keras", curve, test_loss)
     print(f"best epoch {curve.best.epoch}: val_loss {curve.best.val_loss:.5f}, test_loss {test_loss:.5f}")
 

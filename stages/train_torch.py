@@ -1,8 +1,7 @@
 """train-torch: the recommender in PyTorch."""
 
 import argparse
-import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -10,16 +9,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 from tqdm import tqdm
 
-from stages.common.batches import EVALUATION_BATCH, shuffle_rows
+from stages.common.batches import EVALUATION_BATCH, check_batch_size, shuffle_rows
 from stages.common.conventions import resolve_adam
-from stages.common.conventions.torch_adam import make_adam
+from stages.common.conventions.torch_adam import Adam, make_adam
 from stages.common.conventions.weights import InitialWeights, draw_initial_weights
-from stages.common.files import replacing
+from stages.common.files import write_bytes
+from stages.common.flat_parameters import FlatParameters
 from stages.common.losses import LossCurve, average_batches, write_curve
 from stages.common.params import Model, Params, load_params
 from stages.common.program import StageError, run_stage
@@ -29,19 +29,22 @@ from stages.common.ratings import Ratings, read_ratings
 class Recommender(nn.Module):
     """Predicts a user's rating of a book from one learned vector of each."""
 
-    def __init__(self, model: Model, user_count: int, book_count: int, sparse: bool) -> None:
+    def __init__(self, model: Model, user_count: int, book_count: int) -> None:
         super().__init__()
-        self.book_embedding = nn.Embedding(book_count, model.embedding_dim, sparse=sparse)
-        self.user_embedding = nn.Embedding(user_count, model.embedding_dim, sparse=sparse)
+        self.book_embedding = nn.Embedding(book_count, model.embedding_dim)
+        self.user_embedding = nn.Embedding(user_count, model.embedding_dim)
         widths = [2 * model.embedding_dim, *model.hidden_units, 1]
         layers: list[nn.Module] = []
         for fan_in, fan_out in pairwise(widths):
-            layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
+            layers += [linear_by_columns(fan_in, fan_out), nn.ReLU()]
         self.dense = nn.Sequential(*layers[:-1])
 
     def forward(self, books: Tensor, users: Tensor) -> Tensor:
         """Predicted stars (batch,) for book numbers (batch,) and user numbers (batch,)."""
-        vectors = torch.cat([self.book_embedding(books), self.user_embedding(users)], dim=1)
+        return self.rate(torch.cat([self.book_embedding(books), self.user_embedding(users)], dim=1))
+
+    def rate(self, vectors: Tensor) -> Tensor:
+        """Predicted stars (batch,) for a book's and a user's vector side by side (batch, 2 * embedding_dim)."""
         stars: Tensor = self.dense(vectors)
         return stars.squeeze(1)
 
@@ -59,11 +62,20 @@ class Recommender(nn.Module):
             layer.bias.copy_(torch.from_numpy(bias))
 
 
+def linear_by_columns(fan_in: int, fan_out: int) -> nn.Linear:
+    """A linear layer whose weight lies column after column in memory.
+
+    It computes the same; for few inputs MKL's products in the backward pass are up to six times faster that way.
+    """
+    layer = nn.Linear(fan_in, fan_out)
+    layer.weight.data = layer.weight.data.T.contiguous().T
+    return layer
+
+
 def build_model(params: Params, training: Ratings) -> Recommender:
     """The untrained network, with the initial weights that the conventions ask for."""
     torch.manual_seed(params.train.seed)
-    sparse = resolve_adam(params.conventions, "pytorch").repeated_rows == "keras"
-    model = Recommender(params.model, training.user_count, training.book_count, sparse)
+    model = Recommender(params.model, training.user_count, training.book_count)
     model.to(getattr(torch, params.train.precision))
     model.start_from(draw_initial_weights(params, training.user_count, training.book_count))
     return model
@@ -81,31 +93,27 @@ class Tensors:
     def of(cls, ratings: Ratings, model: Recommender) -> "Tensors":
         """The ratings where the model is, in its precision."""
         weight = model.book_embedding.weight
-        books, users = (torch.tensor(column, device=weight.device) for column in (ratings.books, ratings.users))
+        books, users = (torch.tensor(column, device=weight.device).long() for column in (ratings.books, ratings.users))
         return cls(books, users, torch.tensor(ratings.stars, device=weight.device, dtype=weight.dtype))
 
     def __len__(self) -> int:
         return len(self.stars)
 
-    def shuffle(self, order: Tensor) -> "Tensors":
-        """The rows in another order: moved once, so that each batch is a slice."""
-        return Tensors(self.books[order], self.users[order], self.stars[order])
-
-    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Books, users and stars of `size` rows at a time; the last batch holds what remains."""
-        return zip(self.books.split(size), self.users.split(size), self.stars.split(size), strict=True)
-
 
 def train_one_epoch(
-    model: Recommender, optimizer: torch.optim.Optimizer, batches: Iterable[tuple[Tensor, Tensor, Tensor]]
+    model: Recommender, parameters: FlatParameters, optimizer: Adam, batches: Iterable[tuple[Tensor, Tensor]]
 ) -> NDArray[np.floating]:
-    """Train on each batch once; the loss of each as it was then, shape (steps,)."""
+    """Train on each batch once: rows of the joint table (batch, 2) and stars (batch,).
+
+    Returns:
+        The loss of each batch as it was then, shape (steps,).
+    """
     losses = []
-    for books, users, stars in batches:
-        loss = mse_loss(model(books, users), stars)
-        optimizer.zero_grad()
+    for rows, stars in batches:
+        vectors = parameters.look_up(rows)
+        loss = mse_loss(model.rate(vectors), stars)
         loss.backward()
-        optimizer.step()
+        optimizer.step(rows, vectors)
         losses.append(loss.detach())
     return torch.stack(losses).numpy(force=True)
 
@@ -113,7 +121,7 @@ def train_one_epoch(
 @torch.inference_mode()
 def evaluate(model: Recommender, data: Tensors) -> float:
     """The mean squared error over all rows."""
-    batches = data.batches(EVALUATION_BATCH)
+    batches = zip(*(column.split(EVALUATION_BATCH) for column in (data.books, data.users, data.stars)), strict=True)
     squares = [mse_loss(model(books, users), stars, reduction="sum").item() for books, users, stars in batches]
     return sum(squares) / len(data)
 
@@ -121,20 +129,27 @@ def evaluate(model: Recommender, data: Tensors) -> float:
 def train(params: Params, training: Ratings, validation: Ratings) -> tuple[Recommender, LossCurve]:
     """The model with its best epoch's weights, and the loss curve."""
     settings = params.train
+    check_batch_size(settings.batch_size, len(training))
     torch.set_num_threads(settings.threads)
+    torch.set_flush_denormal(True)  # Adam's means of rows not seen for long fade into numbers that are slow to compute
     model = build_model(params, training).to(choose_device(params.torch.device))
-    optimizer = make_adam(model.parameters(), settings.learning_rate, resolve_adam(params.conventions, "pytorch"))
+    parameters = FlatParameters([model.book_embedding, model.user_embedding], [*model.dense.parameters()])
+    optimizer = make_adam(parameters, settings.learning_rate, resolve_adam(params.conventions, "pytorch"))
     training_rows, validation_rows = Tensors.of(training, model), Tensors.of(validation, model)
+    table_rows = parameters.joint_rows([training_rows.books, training_rows.users])
 
     curve = LossCurve()
     for epoch in range(1, settings.epochs + 1):
-        order = torch.tensor(shuffle_rows(len(training), settings.seed, epoch), device=training_rows.stars.device)
-        batches = list(training_rows.shuffle(order).batches(settings.batch_size))
-        losses = train_one_epoch(model, optimizer, tqdm(batches, f"epoch {epoch}", leave=False, disable=None))
+        order = torch.tensor(shuffle_rows(len(training), settings.seed, epoch), device=table_rows.device)
+        # All rows are moved once, so that each batch is a slice.
+        shuffled = (table_rows[order], training_rows.stars[order])
+        batches = list(zip(*(column.split(settings.batch_size) for column in shuffled), strict=True))
+        progress = tqdm(batches, f"epoch {epoch}", leave=False, disable=None)
+        losses = train_one_epoch(model, parameters, optimizer, progress)
         train_loss = average_batches(losses, settings.batch_size, epoch, len(training))
         if curve.record(train_loss, evaluate(model, validation_rows)):
-            best = copy.deepcopy(model.state_dict())
-    model.load_state_dict(best)
+            best = parameters.flat.detach().clone()
+    parameters.flat.data.copy_(best)
     return model, curve
 
 
@@ -152,6 +167,11 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise StageError(f"params.yaml: torch.device is {name}, which isn't here: {error}") from error
     return device
+
+
+def copy_weights(model: Recommender) -> dict[str, Tensor]:
+    """The weights by name, each in memory of its own, row after row."""
+    return {name: weight.clone(memory_format=torch.contiguous_format) for name, weight in model.state_dict().items()}
 
 
 def main() -> None:
@@ -173,8 +193,7 @@ def main() -> None:
     model, curve = train(params, training, validation)
     test_loss = evaluate(model, Tensors.of(test, model))
 
-    with replacing(arguments.weights) as temporary:
-        save_file(model.state_dict(), temporary)
+    write_bytes(arguments.weights, save({name: weight.contiguous() for name, weight in model.state_dict().items()}))
     write_curve(arguments.losses, "pytorch", curve, test_loss)
     print(f"best epoch {curve.best.epoch}: val_loss {curve.best.val_loss:.5f}, test_loss {test_loss:.5f}")
 

@@ -1,9 +1,12 @@
 """Outputs appear whole or not at all."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from stages.common.program import StageError, temporary_files
 
 
 @contextmanager
@@ -12,19 +15,33 @@ def replacing(path: Path) -> Iterator[Path]:
 
     The rename is atomic because both names are in one folder. A killed run leaves its temporary file behind: the next
     run that writes `path` removes it, so that a process that outlived its pipeline can't put its result there later.
+
+    Raises:
+        StageError: `path` can't be written, for example because the disk is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for abandoned in path.parent.glob(f".tmp-*-{path.name}"):
-        abandoned.unlink(missing_ok=True)
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")  # keeps the suffix: Keras goes by it
+    temporary_files.add(temporary)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for abandoned in path.parent.glob(f".tmp-*-{path.name}"):
+            abandoned.unlink(missing_ok=True)
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        raise StageError(f"{path} can't be written: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        temporary_files.discard(temporary)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` in UTF-8 with Unix line ends, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path`, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)

@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,6 +46,15 @@ class LossCurve:
         tqdm.write(f"epoch {epoch.epoch:>3}  train_loss {train_loss:.5f}  val_loss {val_loss:.5f}")
         return self.best is epoch
 
+    def to_json(self) -> list[dict[str, float]]:
+        """The epochs as a list that JSON takes."""
+        return [asdict(epoch) for epoch in self.epochs]
+
+    @classmethod
+    def from_json(cls, epochs: list[dict[str, Any]]) -> "LossCurve":
+        """What `to_json` gave."""
+        return cls([Epoch(**epoch) for epoch in epochs])
+
     @property
     def best(self) -> Epoch:
         """The first epoch with the lowest `val_loss`."""
@@ -80,7 +88,7 @@ def write_curve(path: Path, framework: str, curve: LossCurve, test_loss: float) 
         "val_loss": curve.best.val_loss,
         "test_loss": test_loss,
     }
-    write_json(path, {framework: headline, "curve": [asdict(epoch) for epoch in curve.epochs]})
+    write_json(path, {framework: headline, "curve": curve.to_json()})
 
 
 def read_curve(path: Path) -> LossCurve:
@@ -91,12 +99,12 @@ def read_curve(path: Path) -> LossCurve:
     """
     content = read_json(path)
     try:
-        return LossCurve([Epoch(**epoch) for epoch in content["curve"]])
+        return LossCurve.from_json(content["curve"])
     except (KeyError, TypeError) as error:
         raise StageError(f"{path} holds no loss curve; run: dvc repro") from error
 
 
-def write_json(path: Path, content: Mapping[str, object]) -> None:
+def write_json(path: Path, content: object) -> None:
     """Write `content` for people and for git: indented, keys in their given order, a line end at the end."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 

@@ -3,19 +3,27 @@
 import difflib
 import importlib.util
 import re
+import reprlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
 
 from stages.common.program import StageError
 
+AnySection = TypeVar("AnySection", bound="Section")
 Convention = Literal["native", "torch", "keras"]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Stars = Annotated[float, Field(ge=-1e6, le=1e6)]
+"""A rating; float32, which keeps it, is exact to a tenth there."""
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+NAMES_LISTED = 20
+"""How many of the known names a message lists."""
 
 
 class Section(BaseModel):
@@ -41,15 +49,15 @@ class Columns(Section):
 class Prepare(Section):
     """What `prepare-ratings` reads and keeps."""
 
-    ratings: str = Field(min_length=1)
+    ratings: str = Field(pattern=r"^[^\x00]+$")
     """The ratings file, CSV or Parquet, relative to the project's folder or absolute."""
     columns: Columns
-    rating_scale: list[float] = Field(min_length=2, max_length=2)
+    rating_scale: list[Stars] = Field(min_length=2, max_length=2)
     """The lowest and the highest rating."""
     on_duplicate: Literal["last", "first", "mean", "error"]
     """Which rating counts when one user rated one book more than once."""
-    min_ratings_per_user: int = Field(ge=1)
-    min_ratings_per_book: int = Field(ge=1)
+    min_ratings_per_user: Count
+    min_ratings_per_book: Count
 
     @model_validator(mode="after")
     def _scale_ascends(self) -> Self:
@@ -61,9 +69,9 @@ class Prepare(Section):
 class Split(Section):
     """How `split` draws its parts."""
 
-    validation: Fraction = Field(gt=0)
+    validation: Fraction
     """The part of all ratings that goes to validation."""
-    test: Fraction = Field(gt=0)
+    test: Fraction
     """The part of all ratings that goes to the test."""
     seed: Seed
 
@@ -87,8 +95,8 @@ class Model(Section):
 class Train(Section):
     """The training, the same in both frameworks."""
 
-    epochs: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
+    epochs: Count
+    batch_size: Count
     learning_rate: float = Field(gt=0)
     seed: Seed
     """Of the initial weights and the order of the batches."""
@@ -144,62 +152,67 @@ def load_params(path: Path) -> Params:
     """Read and check params.yaml.
 
     Every stage checks the whole file, so that a mistake in a later stage's section shows before the first one runs.
+    """
+    return load_settings(path, Params)
+
+
+def load_settings(path: Path, kind: type[AnySection]) -> AnySection:
+    """Read and check a file of settings.
 
     Raises:
         StageError: the file is missing, isn't YAML, or holds settings that aren't valid.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Yaml12Loader)  # noqa: S506, a safe loader
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise StageError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise StageError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise StageError(f"{path} is not in UTF-8: {error}") from error
     try:
-        return Params.model_validate(content)
+        content = YAML(typ="safe").load(text)  # as DVC reads it: YAML 1.2, where 1e-3 is a number and 010 is ten
+    except Exception as error:  # whatever a value does to a constructor of the parser: KeyError, RecursionError, …
+        raise StageError(f"{path} is not valid YAML: {shorten(' '.join(str(error).split()), 300)}") from error
+    try:
+        return kind.model_validate(content)
     except ValidationError as error:
-        raise StageError("\n".join(_explain(path, problem) for problem in error.errors())) from error
+        raise StageError("\n".join(_explain(path, kind, problem) for problem in error.errors())) from error
 
 
-class _Yaml12Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, with numbers as DVC reads them: YAML 1.2 takes 1e-3 for a float, YAML 1.1 for a string."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        if repeated := [key for key in keys if keys.count(key) > 1]:
-            raise yaml.constructor.ConstructorError(None, None, f"key {repeated[0]!r} stands twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_Yaml12Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
-    list("-+.0123456789"),
-)
-
-
-def _explain(path: Path, problem: ErrorDetails) -> str:
+def _explain(path: Path, kind: type[Section], problem: ErrorDetails) -> str:
     """One line: the key, what stands there, and what is allowed."""
-    location = [str(part) for part in problem["loc"]]
+    location = [part if (part := str(name)).isprintable() else repr(part) for name in problem["loc"]]
     key = ".".join(location)
     match problem["type"]:
         case "missing":
             return f"{path}: {key} is missing"
-        case "extra_forbidden":
-            return f"{path}: {key} is not a setting; {_suggest(location)}"
+        case "extra_forbidden" | "invalid_key":
+            return f"{path}: {key} is not a setting; {_suggest(kind, location)}"
         case "value_error":
             return f"{path}: {key}: {problem['ctx']['error']}"
+        case "model_type":
+            return f"{path}: {key or 'the file'} is {reprlib.repr(problem['input'])}; it should be settings by name"
         case _:
-            message = problem["msg"].removeprefix("Input ")
-            return f"{path}: {key or 'the file'} is {problem['input']!r}; it {message}"
+            allowed = re.sub(r"^(Input|String|List) ", "", problem["msg"])
+            return f"{path}: {key} is {reprlib.repr(problem['input'])}; it {allowed}"
 
 
-def _suggest(location: list[str]) -> str:
-    section: type[BaseModel] = Params
+def _suggest(kind: type[Section], location: list[str]) -> str:
+    section: type[BaseModel] = kind
     for part in location[:-1]:
         section = section.model_fields[part].annotation  # type: ignore[assignment]
     return suggest(location[-1], section.model_fields)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """'did you mean …?' where a known name is near, and the names there are."""
+    """'did you mean …?' where a known name is near, and the first names that there are."""
     names = list(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    return (f"did you mean {near[0]}? " if near else "") + f"known: {', '.join(names)}"
+    by_letters = {known_name.casefold(): known_name for known_name in names}
+    near = difflib.get_close_matches(name.casefold(), by_letters, n=1)
+    question = f"did you mean {by_letters[near[0]]!r}? " if near else ""
+    more = ", …" if len(names) > NAMES_LISTED else ""
+    return f"{question}known: {', '.join(shorten(repr(known_name)) for known_name in names[:NAMES_LISTED])}{more}"
+
+
+def shorten(text: str, longest: int = 40) -> str:
+    """The text's beginning where it is longer than a message can take."""
+    return text if len(text) <= longest else f"{text[: longest - 2]} …"

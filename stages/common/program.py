@@ -1,14 +1,20 @@
 """How a stage's process runs: errors as messages for people, signals as an orderly end."""
 
+import contextlib
 import ctypes
+import io
 import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+temporary_files: set[Path] = set()
+"""What a signal's end removes first; `files.replacing` names its own here."""
 
 
 class StageError(Exception):
@@ -17,8 +23,9 @@ class StageError(Exception):
 
 def run_stage(main: Callable[[], None]) -> NoReturn:
     """Run a stage's `main` and end the process: status 0, 1 for what the user can mend, 128 + signal when stopped."""
-    _end_with_parent()
-    signal.signal(signal.SIGTERM, _interrupt)
+    stop_on_signals()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # in a log, too, a line shows when it is written
     try:
         main()
     except StageError as error:
@@ -27,12 +34,6 @@ def run_stage(main: Callable[[], None]) -> NoReturn:
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except MemoryError:
         _fail("out of memory")
-    except KeyboardInterrupt as interruption:
-        received = interruption.args[0] if interruption.args else signal.SIGINT
-        print(f"\nstopped by {signal.Signals(received).name}; nothing half-written is left", file=sys.stderr)
-        # No interpreter shutdown: a framework's worker threads can hold it up, and the user has asked for the end.
-        sys.stderr.flush()
-        os._exit(128 + received)
     sys.exit(0)
 
 
@@ -41,11 +42,29 @@ def _fail(message: str) -> NoReturn:
     sys.exit(1)
 
 
-def _interrupt(received: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt(received)
+def stop_on_signals() -> None:
+    """End this process in order on Ctrl-C and SIGTERM, and when its parent dies."""
+    for stopping in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(stopping) is not signal.SIG_IGN:
+            signal.signal(stopping, _stop)
+    end_with_parent()
 
 
-def _end_with_parent() -> None:
+def _stop(received: int, frame: FrameType | None) -> NoReturn:
+    """End here and now: an exception might be caught on its way up, or wait for a framework's worker threads."""
+    for path in [*temporary_files]:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+    message = f"\nstopped by {signal.Signals(received).name}; nothing half-written is left\n"
+    with contextlib.suppress(OSError):
+        os.write(2, message.encode())  # print may be what the signal has interrupted
+    os._exit(128 + received)
+
+
+def end_with_parent() -> None:
     """Ask Linux to end this process when DVC, its parent, dies: a stage that runs on would write behind its back."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        # DVC starts its stages in its own process group: a parent elsewhere is who adopts orphans.
+        if "DVC_STAGE" in os.environ and os.getpgid(os.getppid()) != os.getpgrp():
+            os.kill(os.getpid(), signal.SIGTERM)

@@ -82,4 +82,4 @@ def sum_squared_rows(gradient: Any) -> Any:
     import torch
 
     squares = gradient._values().square()
-    return torch.sparse_coo_tensor(gradient._indices(), squares, gradient.shape, is_coalesced=False).to_dense()
+    return torch.sparse_coo_tensor(gradient._indices(), squares, gradient.shape, check_invariants=False).to_dense()

@@ -1,65 +1,89 @@
 """Adam in PyTorch, following the conventions of either framework."""
 
-from collections.abc import Iterable
+from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from stages.common.conventions import OWN_ADAM, AdamConventions
+from stages.common.flat_parameters import FlatParameters, gradient_of
+
+BETA_1, BETA_2 = 0.9, 0.999
 
 
-def make_adam(
-    parameters: Iterable[torch.nn.Parameter], learning_rate: float, conventions: AdamConventions
-) -> torch.optim.Optimizer:
+class Adam(Protocol):
+    """An optimiser of flat parameters."""
+
+    def step(self, rows: Tensor, vectors: Tensor) -> None:
+        """Update all parameters after a backward pass.
+
+        Args:
+            rows: the rows of the joint table that the batch looked up, (batch, tables).
+            vectors: what came of it, (batch, tables * dim), with its gradient.
+        """
+
+
+def make_adam(parameters: FlatParameters, learning_rate: float, conventions: AdamConventions) -> Adam:
     """PyTorch's own Adam where that follows the conventions, otherwise one that does."""
     if conventions == OWN_ADAM["pytorch"]:
-        return torch.optim.Adam(parameters, lr=learning_rate, fused=True)
+        return OwnAdam(parameters, learning_rate)
     return ConventionalAdam(parameters, learning_rate, conventions)
 
 
-class ConventionalAdam(torch.optim.Optimizer):
-    """Adam with a choice of where ε goes, how βᵗ is rounded, and what becomes of rows that repeat in a batch.
+class OwnAdam:
+    """PyTorch's own Adam."""
 
-    For `repeated_rows: keras` embeddings must have been made with `sparse=True`: then a gradient holds one row for each
-    look-up, as TensorFlow's IndexedSlices does, and squares can be taken before the rows of one index are summed.
-    """
+    def __init__(self, parameters: FlatParameters, learning_rate: float) -> None:
+        self.parameters = parameters
+        self.adam = torch.optim.Adam([parameters.flat], learning_rate, (BETA_1, BETA_2), fused=True)
 
-    def __init__(
-        self, parameters: Iterable[torch.nn.Parameter], learning_rate: float, conventions: AdamConventions
-    ) -> None:
-        super().__init__(parameters, {"lr": learning_rate, "betas": (0.9, 0.999)})
+    def step(self, rows: Tensor, vectors: Tensor) -> None:
+        """Update all parameters, as `Adam` says."""
+        self.parameters.add_rows(rows, gradient_of(vectors))
+        self.adam.step()
+        self.parameters.clear_gradient(rows)
+
+
+class ConventionalAdam:
+    """Adam with a choice of where ε goes, how βᵗ is rounded, and what becomes of rows that repeat in a batch."""
+
+    def __init__(self, parameters: FlatParameters, learning_rate: float, conventions: AdamConventions) -> None:
+        self.parameters = parameters
+        self.learning_rate = learning_rate
         self.conventions = conventions
         self.steps = 0
-        for parameter in self.param_groups[0]["params"]:
-            self.state[parameter] = {"m": torch.zeros_like(parameter), "v": torch.zeros_like(parameter)}
+        self.m, self.v = torch.zeros_like(parameters.flat.data), torch.zeros_like(parameters.flat.data)
 
     @torch.no_grad()
-    def step(self) -> None:  # type: ignore[override]
-        """Update every parameter from its gradient."""
-        self.steps += 1
-        group = self.param_groups[0]
-        beta_1, beta_2 = group["betas"]
-        power_1, power_2 = self._powers(beta_1, beta_2)
-        for parameter in group["params"]:
-            m, v = self.state[parameter]["m"], self.state[parameter]["v"]
-            m.mul_(beta_1)
-            v.mul_(beta_2)
-            gradient = parameter.grad
-            if gradient.is_sparse:
-                rows, values = gradient._indices()[0], gradient._values()  # uncoalesced: one row for each look-up
-                m.index_add_(0, rows, values, alpha=1 - beta_1)
-                v.index_add_(0, rows, values.square(), alpha=1 - beta_2)
-            else:
-                m.add_(gradient, alpha=1 - beta_1)
-                v.addcmul_(gradient, gradient, value=1 - beta_2)
-            if self.conventions.epsilon == "torch":
-                denominator = v.sqrt().div_((1 - power_2) ** 0.5).add_(1e-8)
-                parameter.addcdiv_(m, denominator, value=-group["lr"] / (1 - power_1))
-            else:
-                denominator = v.sqrt().add_(1e-7)
-                parameter.addcdiv_(m, denominator, value=-group["lr"] * (1 - power_2) ** 0.5 / (1 - power_1))
+    def step(self, rows: Tensor, vectors: Tensor) -> None:
+        """Update all parameters, as `Adam` says."""
+        gradient = gradient_of(vectors)
+        self.parameters.add_rows(rows, gradient)
+        self._update_means(rows, gradient)
+        self._update_parameters()
+        self.parameters.clear_gradient(rows)
 
-    def _powers(self, beta_1: float, beta_2: float) -> tuple[float, float]:
+    def _update_means(self, rows: Tensor, gradient: Tensor) -> None:
+        parameters, summed = self.parameters, gradient_of(self.parameters.flat)
+        self.m.mul_(BETA_1).add_(summed, alpha=1 - BETA_1)
+        self.v.mul_(BETA_2)
+        if self.conventions.repeated_rows == "torch":
+            self.v.addcmul_(summed, summed, value=1 - BETA_2)
+        else:
+            squares = gradient.square().view(-1, parameters.dim)
+            parameters.rows_of(self.v).index_add_(0, rows.flatten(), squares, alpha=1 - BETA_2)
+            others = parameters.others_of(summed)
+            parameters.others_of(self.v).addcmul_(others, others, value=1 - BETA_2)
+
+    def _update_parameters(self) -> None:
+        self.steps += 1
+        beta_1, beta_2 = BETA_1, BETA_2
         if self.conventions.betas == "keras":
             beta_1, beta_2 = float(np.float32(beta_1)), float(np.float32(beta_2))
-        return beta_1**self.steps, beta_2**self.steps
+        correction_1, correction_2 = 1 - beta_1**self.steps, 1 - beta_2**self.steps
+        flat, size = self.parameters.flat, self.learning_rate / correction_1
+        if self.conventions.epsilon == "torch":
+            flat.addcdiv_(self.m, self.v.sqrt().div_(correction_2**0.5).add_(1e-8), value=-size)
+        else:
+            flat.addcdiv_(self.m, self.v.sqrt().add_(1e-7), value=-size * correction_2**0.5)

@@ -1,0 +1,1 @@
+"""Which convention causes which part of the gap between PyTorch and Keras."""

@@ -1,0 +1,178 @@
+"""Trains what is planned, several trainings at a time, and keeps each finished one.
+
+A finished training is a small file in ablation/cache/, named after all that it depends on. So an interrupted stage goes
+on where it stopped, and a changed setting trains again only what it touches. A DVC stage for each training would do the
+same, at the price of loading its framework a hundred times.
+"""
+
+import argparse
+import contextlib
+import functools
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from pydantic import Field
+from tqdm import tqdm
+
+from ablation.plan import Kind, Program
+from stages.common.losses import LossCurve, read_json, write_json
+from stages.common.params import Params, Section, load_params, load_settings
+from stages.common.program import StageError, end_with_parent
+from stages.common.ratings import Ratings, read_ratings
+
+CACHE = Path("ablation/cache")
+
+CODE: dict[Program, str] = {"pytorch": "stages/train_torch.py", "keras": "stages/train_keras.py"}
+SHARED_CODE = ("stages/common/batches.py", "stages/common/conventions")
+"""What a training's result depends on, besides its settings, its data and its frameworks."""
+
+Curves = dict[str, list[LossCurve]]
+"""The loss curves of each kind by its name, one for each seed."""
+
+
+class Ablation(Section):
+    """What ablation/params.yaml says."""
+
+    seeds: int = Field(ge=2, le=1000)
+    workers: int = Field(ge=1, le=1024)
+
+
+class AblationParams(Section):
+    """The whole of ablation/params.yaml."""
+
+    ablation: Ablation
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training: what for, with which settings, and the file that keeps its curve."""
+
+    kind: Kind
+    seed: int
+    params: Params
+    file: Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that every stage that trains has."""
+    parser.add_argument("--params", type=Path, required=True, help="the project's parameters")
+    parser.add_argument("--ablation-params", type=Path, required=True, help="the ablation's own")
+    parser.add_argument("--train", type=Path, required=True)
+    parser.add_argument("--validation", type=Path, required=True)
+    parser.add_argument("--curves", type=Path, required=True, help="the loss curves by kind and seed, to write")
+
+
+def train_kinds(kinds: Sequence[Kind], arguments: argparse.Namespace) -> None:
+    """Train each kind from each seed, and write all curves."""
+    params = load_params(arguments.params)
+    ablation = load_settings(arguments.ablation_params, AblationParams).ablation
+    program = kinds[0].program
+    inputs = hash_files([arguments.train, arguments.validation, *code_files(program)])
+    jobs = [plan_job(kind, seed, params, inputs) for kind in kinds for seed in range(ablation.seeds)]
+
+    waiting = [job for job in jobs if not job.file.exists()]
+    print(f"{len(jobs)} trainings, {len(jobs) - len(waiting)} of them finished before", flush=True)
+    train_jobs(waiting, arguments.train, arguments.validation, ablation.workers)
+
+    curves: dict[str, list[object]] = {}
+    for job in jobs:
+        curves.setdefault(job.kind.name, []).append(json.loads(job.file.read_text(encoding="utf-8")))
+    write_json(arguments.curves, curves)
+
+
+def plan_job(kind: Kind, seed: int, params: Params, inputs: str) -> Job:
+    """The training's settings, and its file, which is named after a hash of all that it depends on."""
+    settings = params.model_dump()
+    settings["conventions"] = kind.settings()
+    settings["train"]["seed"] = params.train.seed + seed
+    settings["keras"]["backend"] = "tensorflow"
+    relevant = {section: settings[section] for section in ("model", "train", "conventions")}
+    frameworks = {name: version(name) for name in ("torch", "keras", "tensorflow", "numpy")}
+    identity = json.dumps([kind.program, relevant, frameworks, inputs], sort_keys=True)
+    name = hashlib.sha256(identity.encode()).hexdigest()[:24]
+    return Job(kind, seed, Params.model_validate(settings), CACHE / f"{name}.json")
+
+
+def hash_files(paths: Sequence[Path]) -> str:
+    """A hash of what the files hold."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def code_files(program: Program) -> Iterator[Path]:
+    """The Python files of a program's training, in an order that doesn't depend on the file system."""
+    for name in (CODE[program], *SHARED_CODE):
+        path = Path(name)
+        yield from sorted(path.glob("*.py")) if path.is_dir() else [path]
+
+
+def train_jobs(jobs: Sequence[Job], train: Path, validation: Path, workers: int) -> None:
+    """Train in worker processes, each of which loads its framework and the data once."""
+    if not jobs:
+        return
+    context = multiprocessing.get_context("spawn")  # a fork would copy a framework's threads half-alive
+    with ProcessPoolExecutor(min(workers, len(jobs)), context, _start_worker) as pool:
+        futures = [pool.submit(_train, job, train, validation) for job in jobs]
+        try:
+            with tqdm(as_completed(futures), total=len(futures), unit="training", disable=None) as finished:
+                for done, future in enumerate(finished, start=1):
+                    report = f"{done:>4} of {len(jobs)}  {future.result()}"
+                    finished.write(report)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _start_worker() -> None:
+    end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends this one
+    os.environ["TQDM_DISABLE"] = "1"
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+
+
+def _train(job: Job, train: Path, validation: Path) -> str:
+    with contextlib.redirect_stdout(io.StringIO()):
+        curve = _train_program(job, _read_once(train), _read_once(validation))
+    write_json(job.file, curve.to_json())
+    best = curve.best
+    return (
+        f"{job.kind.program} {job.kind.name}, seed {job.seed}: best val_loss {best.val_loss:.5f} in epoch {best.epoch}"
+    )
+
+
+_read_once = functools.cache(read_ratings)
+
+
+def _train_program(job: Job, training: Ratings, validation: Ratings) -> LossCurve:
+    if job.kind.program == "pytorch":
+        from stages import train_torch
+
+        return train_torch.train(job.params, training, validation)[1]
+    from stages import train_keras
+
+    return train_keras.train(job.params, training, validation)[1]
+
+
+def read_curves(path: Path) -> Curves:
+    """Read what `train_kinds` wrote.
+
+    Raises:
+        StageError: the file holds no curves.
+    """
+    try:
+        content = read_json(path)
+        return {name: [LossCurve.from_json(curve) for curve in curves] for name, curves in content.items()}
+    except (AttributeError, TypeError) as error:
+        raise StageError(f"{path} holds no loss curves; run: dvc repro ablation/dvc.yaml") from error

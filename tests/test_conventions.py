@@ -1,0 +1,142 @@
+"""Each framework's own convention is what `stages.common.conventions` says it is, and each emulation follows it."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy.stats import kstest
+
+from stages.common.conventions import OWN_ADAM, AdamConventions, Side, resolve_adam
+from stages.common.conventions.torch_adam import Adam, ConventionalAdam, make_adam
+from stages.common.conventions.weights import draw_initial_weights
+from stages.common.flat_parameters import FlatParameters
+from stages.common.params import Params
+from stages.common.ratings import Ratings
+from stages.train_torch import build_model
+from tests.adam_reference import GRADIENTS, LEARNING_RATE, ROWS, START, reference_adam
+from tests.conftest import change, simulate
+
+EMBEDDING = {"torch": ("norm", (0, 1)), "keras": ("uniform", (-0.05, 0.1))}
+SIDES: tuple[Side, Side] = ("torch", "keras")
+ALL_ADAMS = [AdamConventions(epsilon, betas, rows) for epsilon in SIDES for betas in SIDES for rows in SIDES]
+
+
+def dense_limit(side: str, fan_in: int, fan_out: int) -> float:
+    return math.sqrt(1 / fan_in if side == "torch" else 6 / (fan_in + fan_out))
+
+
+def assert_uniform(values: NDArray[np.floating], limit: float) -> None:
+    assert kstest(values.ravel(), "uniform", (-limit, 2 * limit)).pvalue > 0.001
+
+
+@pytest.fixture(scope="module")
+def ratings() -> Ratings:
+    return simulate(users=900, books=700, rows=4000)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_drawn_weights_have_the_distribution_of_their_convention(params: Params, side: str) -> None:
+    chosen = change(params, conventions={"embedding_init": side, "dense_init": side, "bias_init": side})
+    weights = draw_initial_weights(chosen, user_count=900, book_count=700)
+
+    for embedding, rows in ((weights.book_embedding, 700), (weights.user_embedding, 900)):
+        assert embedding is not None
+        assert embedding.shape == (rows, 5)
+        assert kstest(embedding.ravel(), *EMBEDDING[side]).pvalue > 0.001
+    assert weights.kernels is not None
+    assert weights.biases is not None
+    assert [kernel.shape for kernel in weights.kernels] == [(10, 128), (128, 32), (32, 1)]
+    for kernel, bias in zip(weights.kernels, weights.biases, strict=True):
+        assert_uniform(kernel, dense_limit(side, *kernel.shape))
+        if side == "torch":
+            assert_uniform(bias, dense_limit(side, *kernel.shape))
+        else:
+            assert not bias.any()
+
+
+def test_pytorchs_own_weights_have_the_distribution_of_its_convention(params: Params, ratings: Ratings) -> None:
+    model = build_model(params, ratings)
+
+    for embedding in (model.book_embedding, model.user_embedding):
+        assert kstest(embedding.weight.detach().numpy().ravel(), *EMBEDDING["torch"]).pvalue > 0.001
+    layers = [layer for layer in model.dense if isinstance(layer, torch.nn.Linear)]
+    assert len(layers) == 3
+    for layer in layers:
+        limit = dense_limit("torch", layer.in_features, layer.out_features)
+        assert_uniform(layer.weight.detach().numpy(), limit)
+        assert_uniform(layer.bias.detach().numpy(), limit)
+
+
+def test_one_conventions_choice_does_not_move_the_draws_of_another(params: Params) -> None:
+    both = draw_initial_weights(change(params, conventions={"dense_init": "torch", "bias_init": "torch"}), 90, 70)
+    one = draw_initial_weights(change(params, conventions={"bias_init": "torch"}), 90, 70)
+
+    assert one.book_embedding is None
+    assert one.kernels is None
+    assert one.biases is not None
+    assert both.biases is not None
+    for left, right in zip(one.biases, both.biases, strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_native_leaves_the_framework_its_own_weights(params: Params) -> None:
+    weights = draw_initial_weights(params, 90, 70)
+
+    assert [weights.book_embedding, weights.user_embedding, weights.kernels, weights.biases] == [None] * 4
+
+
+def step_pytorch(make: Callable[[FlatParameters], Adam]) -> NDArray[np.float64]:
+    """The table after some steps of Adam in PyTorch, on rows that repeat within a batch."""
+    embedding = torch.nn.Embedding(4, 3, dtype=torch.float64)
+    embedding.weight.data.copy_(torch.from_numpy(START))
+    parameters = FlatParameters([embedding], [])
+    optimizer = make(parameters)
+    for batch, gradients in zip(ROWS, GRADIENTS, strict=True):
+        rows = torch.from_numpy(batch)[:, None]
+        vectors = parameters.look_up(rows)
+        (vectors * torch.from_numpy(gradients)).sum().backward()
+        optimizer.step(rows, vectors)
+    return embedding.weight.detach().numpy()
+
+
+def test_pytorchs_own_adam_is_what_its_conventions_say() -> None:
+    """PyTorch alone, as its users write it."""
+    embedding = torch.nn.Embedding(4, 3, dtype=torch.float64)
+    embedding.weight.data.copy_(torch.from_numpy(START))
+    optimizer = torch.optim.Adam(embedding.parameters(), LEARNING_RATE)
+    for batch, gradients in zip(ROWS, GRADIENTS, strict=True):
+        optimizer.zero_grad()
+        (embedding(torch.from_numpy(batch)) * torch.from_numpy(gradients)).sum().backward()
+        optimizer.step()
+
+    expected = reference_adam(OWN_ADAM["pytorch"])
+    np.testing.assert_allclose(embedding.weight.detach().numpy(), expected, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("conventions", ALL_ADAMS, ids=str)
+def test_adam_in_pytorch_follows_any_mixture_of_conventions(conventions: AdamConventions) -> None:
+    makes: list[Callable[[FlatParameters], Adam]] = [
+        partial(ConventionalAdam, learning_rate=LEARNING_RATE, conventions=conventions)
+    ]
+    if conventions == OWN_ADAM["pytorch"]:
+        makes.append(partial(make_adam, learning_rate=LEARNING_RATE, conventions=conventions))
+    for make in makes:
+        np.testing.assert_allclose(step_pytorch(make), reference_adam(conventions), rtol=0, atol=1e-14)
+
+
+def test_the_reference_tells_all_mixtures_apart() -> None:
+    tables = [reference_adam(conventions) for conventions in ALL_ADAMS]
+    distances = [np.abs(left - right).max() for i, left in enumerate(tables) for right in tables[:i]]
+
+    assert min(distances) > 1e-10
+
+
+def test_native_means_the_programs_own_adam(params: Params) -> None:
+    for program, own in OWN_ADAM.items():
+        assert resolve_adam(params.conventions, program) == own
+    chosen = change(params, conventions={"adam_epsilon": "keras"}).conventions
+    assert resolve_adam(chosen, "pytorch") == AdamConventions("keras", "torch", "torch")

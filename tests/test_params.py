@@ -1,0 +1,254 @@
+"""Parameters, right and wrong: what is taken, what is refused, and in which words."""
+
+import contextlib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from stages.common.params import Params, load_params, shorten, suggest
+from stages.common.program import StageError
+from tests.conftest import ROOT
+
+PROJECT = (ROOT / "params.yaml").read_text(encoding="utf-8")
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "params.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def edit(folder: Path, key: str, value: str | None) -> Path:
+    """The project's parameters with one of them written differently, or (None) left out."""
+    settings: Any = YAML(typ="safe").load(PROJECT)
+    *sections, name = key.split(".")
+    section = settings
+    for part in sections:
+        section = section[part]
+    section[name] = YAML(typ="safe").load(f"value: {value}")["value"]
+    if value is None:
+        del section[name]
+    path = folder / "params.yaml"
+    with path.open("w", encoding="utf-8") as file:
+        YAML(typ="safe").dump(settings, file)
+    return path
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(StageError) as caught:
+        load_params(path)
+    return str(caught.value).replace(str(path.parent) + "/", "")
+
+
+def test_the_project_s_own_parameters_are_valid() -> None:
+    params = load_params(ROOT / "params.yaml")
+    assert params.prepare.ratings == "data/sample.csv"
+    assert params.model.hidden_units == [128, 32]
+
+
+TAKEN: dict[str, tuple[str, str, Any]] = {
+    "powers of ten": ("train.learning_rate", "1e-3", 0.001),
+    "a whole number for a fraction": ("train.learning_rate", "1", 1.0),
+    "a leading zero, which isn't octal": ("train.epochs", "010", 10),
+    "a word that YAML 1.1 took for a truth value": ("prepare.columns.user", "on", "on"),
+    "no hidden layers": ("model.hidden_units", "[]", []),
+    "the largest seed": ("split.seed", "4294967295", 2**32 - 1),
+    "a GPU": ("torch.device", "cuda:1", "cuda:1"),
+    "a path with anything in it": ("prepare.ratings", "\"-a $(b); 'c' ü.csv\"", "-a $(b); 'c' ü.csv"),
+}
+
+
+@pytest.mark.parametrize(("key", "value", "expected"), TAKEN.values(), ids=TAKEN)
+def test_takes(key: str, value: str, expected: Any, tmp_path: Path) -> None:
+    taken: Any = load_params(edit(tmp_path, key, value))
+    for part in key.split("."):
+        taken = getattr(taken, part)
+    assert taken == expected
+    assert type(taken) is type(expected)
+
+
+REFUSED: dict[str, tuple[str, str | None, str]] = {
+    "unknown key": (
+        "train.epoch",
+        "5",
+        "train.epoch is not a setting; did you mean 'epochs'? known: 'epochs', 'batch_size'",
+    ),
+    "unknown key, other case": ("train.Epochs", "5", "train.Epochs is not a setting; did you mean 'epochs'?"),
+    "unknown key of columns": ("prepare.columns.item", "x", "prepare.columns.item is not a setting; known: 'user'"),
+    "unknown section": ("pytorch", "{}", "pytorch is not a setting; did you mean 'torch'? known: 'prepare', 'split'"),
+    "a number for a key": ("train.7", "5", "train.7 is not a setting"),
+    "missing key": ("train.epochs", None, "train.epochs is missing"),
+    "missing section": ("train", None, "train is missing"),
+    "nothing for a value": ("train.epochs", "", "train.epochs is None; it should be a valid integer"),
+    "text for a number": ("train.epochs", "five", "train.epochs is 'five'; it should be a valid integer"),
+    "a quoted number": ("train.epochs", "'5'", "train.epochs is '5'; it should be a valid integer"),
+    "a fraction for a whole number": ("train.epochs", "5.5", "train.epochs is 5.5; it should be a valid integer"),
+    "a float for a whole number": ("train.epochs", "5.0", "train.epochs is 5.0; it should be a valid integer"),
+    "a truth value for a whole number": ("train.epochs", "true", "train.epochs is True; it should be a valid integer"),
+    "a truth value for a fraction": ("split.test", "true", "split.test is True; it should be a valid number"),
+    "a number for text": ("prepare.ratings", "7", "prepare.ratings is 7; it should be a valid string"),
+    "a list for text": ("prepare.ratings", "[a]", "prepare.ratings is ['a']; it should be a valid string"),
+    "text for a section": ("prepare.columns", "user_id", "prepare.columns is 'user_id'; it should be settings by name"),
+    "nothing for a section": ("torch", "", "torch is None; it should be settings by name"),
+    "a number for a list": ("model.hidden_units", "128", "model.hidden_units is 128; it should be a valid list"),
+    "NaN": ("train.learning_rate", ".nan", "train.learning_rate is nan; it should be a finite number"),
+    "infinite": ("train.learning_rate", "1e999", "train.learning_rate is inf; it should be a finite number"),
+    "zero": ("train.epochs", "0", "train.epochs is 0; it should be greater than or equal to 1"),
+    "negative": ("train.learning_rate", "-1e-3", "train.learning_rate is -0.001; it should be greater than 0"),
+    "too large": (
+        "train.batch_size",
+        "3000000000",
+        "train.batch_size is 3000000000; it should be less than 2147483648",
+    ),
+    "far too large": ("train.epochs", "9" * 200, "train.epochs is 999"),
+    "a seed too large": ("split.seed", "4294967296", "split.seed is 4294967296; it should be less than 4294967296"),
+    "a negative seed": ("train.seed", "-1", "train.seed is -1; it should be greater than or equal to 0"),
+    "nothing for validation": ("split.validation", "0", "split.validation is 0; it should be greater than 0"),
+    "all for the test": ("split.test", "1.0", "split.test is 1.0; it should be less than 1"),
+    "too much held out": ("split.validation", "0.95", "split: validation 0.95 + test 0.1 must be below 1"),
+    "none of the choices": (
+        "prepare.on_duplicate",
+        "keep",
+        "prepare.on_duplicate is 'keep'; it should be 'last', 'first', 'mean' or 'error'",
+    ),
+    "none of the conventions": (
+        "conventions.bias_init",
+        "tf",
+        "conventions.bias_init is 'tf'; it should be 'native', 'torch' or 'keras'",
+    ),
+    "none of the devices": ("torch.device", "gpu", "torch.device is 'gpu'; it should match pattern '^(auto|cpu|"),
+    "no ratings": ("prepare.ratings", "''", "prepare.ratings is ''; it should"),
+    "a path with NUL": ("prepare.ratings", r'"a\0b"', r"prepare.ratings is 'a\x00b'; it should"),
+    "a path that is no Unicode": (
+        "prepare.ratings",
+        r'"\ud800"',
+        r"prepare.ratings is '\ud800'; it should be a valid string",
+    ),
+    "an empty column": (
+        "prepare.columns.user",
+        "''",
+        "prepare.columns.user is ''; it should have at least 1 character",
+    ),
+    "one column twice": (
+        "prepare.columns.user",
+        "book_id",
+        "prepare.columns: user, book and rating must name three different columns",
+    ),
+    "a scale upside down": (
+        "prepare.rating_scale",
+        "[5, 1]",
+        "prepare: rating_scale [5.0, 1.0] must be [lowest, highest]",
+    ),
+    "a scale of one number": (
+        "prepare.rating_scale",
+        "[5]",
+        "prepare.rating_scale is [5]; it should have at least 2 items",
+    ),
+    "a scale past float32": (
+        "prepare.rating_scale",
+        "[1, 1e39]",
+        "prepare.rating_scale.1 is 1e+39; it should be less than or equal",
+    ),
+    "a minimum of zero": (
+        "prepare.min_ratings_per_user",
+        "0",
+        "prepare.min_ratings_per_user is 0; it should be greater",
+    ),
+    "an empty hidden layer": ("model.hidden_units", "[8, 0]", "model.hidden_units.1 is 0; it should be greater"),
+}
+
+
+@pytest.mark.parametrize(("key", "value", "message"), REFUSED.values(), ids=REFUSED)
+def test_refuses(key: str, value: str | None, message: str, tmp_path: Path) -> None:
+    said = refusal(edit(tmp_path, key, value))
+    assert said.startswith(f"params.yaml: {message}")
+    assert len(said.splitlines()) == 1
+    assert len(said) < 400
+
+
+NOT_PARAMETERS: dict[str, tuple[str, str]] = {
+    "empty": ("", "params.yaml: the file is None; it should be settings by name"),
+    "comments alone": ("# nothing\n", "params.yaml: the file is None; it should be settings by name"),
+    "a list": ("- train\n", "params.yaml: the file is ['train']; it should be settings by name"),
+    "text": ("train\n", "params.yaml: the file is 'train'; it should be settings by name"),
+    "a bracket left open": ("train: {epochs: 5\n", "params.yaml is not valid YAML: while parsing a flow mapping"),
+    "a tab": ("train:\n\tepochs: 5\n", "params.yaml is not valid YAML: while scanning"),
+    "a key twice": ("train: {}\nsplit: {}\ntrain: {}\n", 'found duplicate key "train"'),
+    "two documents": ("train: {}\n---\ntrain: {}\n", "params.yaml is not valid YAML: expected a single document"),
+    "a Python object": ("train: !!python/object/apply:os.getcwd []\n", "could not determine a constructor"),
+    "a value that its tag can't take": ("train: !!bool x\n", "params.yaml is not valid YAML"),
+    "a day that there isn't": ("train: 2020-13-45\n", "params.yaml is not valid YAML: month must be in 1..12"),
+    "nested without end": ("[" * 5000, "params.yaml is not valid YAML: maximum recursion depth exceeded"),
+    "a list of itself": ("train: &a [*a]\n", "params.yaml: train is [[["),
+    "a number for a key": (PROJECT + "7: x\n", "params.yaml: 7 is not a setting; known: 'prepare'"),
+    "a key to colour the terminal": (PROJECT + '"\\e[31m": x\n', r"params.yaml: '\x1b[31m' is not a setting"),
+    "a NUL byte": ("train: '\0'\n", "params.yaml is not valid YAML: unacceptable character"),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), NOT_PARAMETERS.values(), ids=NOT_PARAMETERS)
+def test_refuses_a_file_that_holds_no_parameters(text: str, message: str, tmp_path: Path) -> None:
+    assert message in refusal(write(tmp_path, text))
+
+
+def test_refuses_lists_that_multiply(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 40))]
+    assert "a39 is not a setting" in refusal(write(tmp_path, "\n".join(lines) + "\n" + PROJECT))
+
+
+def test_refuses_a_file_that_is_no_text(tmp_path: Path) -> None:
+    assert "No such file" in refusal(tmp_path / "params.yaml")
+    assert "Is a directory" in refusal(tmp_path)
+    (tmp_path / "params.yaml").write_bytes(b"train: \xff\n")
+    assert "params.yaml is not in UTF-8" in refusal(tmp_path / "params.yaml")
+
+
+def test_refuses_a_backend_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    message = refusal(edit(tmp_path, "train.epochs", "5"))
+    assert message == "params.yaml: keras: backend tensorflow is not installed; run: pip install -r requirements.txt"
+
+
+def test_names_all_that_is_wrong_a_line_each(tmp_path: Path) -> None:
+    text = PROJECT.replace("epochs: 5", "epochs: 0").replace("seed: 42", "seed: no")
+    assert [line.split()[1] for line in refusal(write(tmp_path, text)).splitlines()] == [
+        "split.seed",
+        "train.epochs",
+        "train.seed",
+    ]
+
+
+def test_settings_do_not_change(params: Params) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        setattr(params.train, "epochs", 7)  # noqa: B010, a type checker refuses the plain form
+
+
+def test_suggests_the_nearest_names_and_lists_no_more_than_a_message_takes() -> None:
+    assert suggest("USER", ["user_id", "users", "x"]) == "did you mean 'users'? known: 'user_id', 'users', 'x'"
+    assert suggest("q", [str(number) for number in range(99)]).endswith("'19', …")
+    assert len(suggest("q", ["x" * 10_000])) < 60
+    assert shorten("x" * 41) == "x" * 38 + " …"
+
+
+texts = st.text(max_size=8)
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | texts
+trees = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3))
+
+
+@settings(
+    deadline=None, derandomize=True, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(section=st.sampled_from(list(Params.model_fields)), key=texts | st.just("seed"), value=trees)
+def test_anything_is_taken_or_refused(section: str, key: str, value: Any, tmp_path: Path) -> None:
+    settings: Any = YAML(typ="safe").load(PROJECT)
+    settings[section][key] = value
+    path = tmp_path / "params.yaml"
+    with path.open("w", encoding="utf-8", errors="surrogatepass") as file:
+        YAML(typ="safe").dump(settings, file)
+    with contextlib.suppress(StageError):
+        load_params(path)

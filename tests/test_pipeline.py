@@ -1,0 +1,139 @@
+"""The whole pipeline through DVC, as its users run it."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT, commit, copy_project, dvc, edit_params, run
+
+STAGES = ["prepare-ratings", "split", "train-torch", "train-keras", "train-baselines", "plot-losses"]
+DATA = ["ratings", "users", "books", "train", "validation", "test"]
+OUTPUTS = [
+    *(f"data/{name}.parquet" for name in DATA),
+    *("models/pytorch.safetensors", "models/keras.weights.h5", "losses/vega.js"),
+    *("losses/pytorch.json", "losses/keras.json", "losses/baselines.json"),
+    *("losses/pytorch.png", "losses/keras.png", "losses/comparison.png"),
+]
+
+
+def stages_run(output: str) -> list[str]:
+    return re.findall(r"Running stage '([^']+)'", output)
+
+
+def read_outputs(project: Path) -> dict[str, bytes]:
+    return {name: (project / name).read_bytes() for name in OUTPUTS}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose pipeline has run on the sample, for two epochs to save time, and was committed."""
+    project = copy_project(tmp_path_factory.mktemp("project"))
+    edit_params(project, "epochs: 5", "epochs: 2")
+    # Whatever a developer's own run left in the lock is not the new clone that this stands for.
+    assert set(stages_run(dvc(project, "repro"))) >= {"train-torch", "train-keras", "plot-losses"}
+    commit(project, "Train for two epochs")
+    return project
+
+
+@pytest.fixture
+def project(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished project, to change."""
+    return Path(shutil.copytree(finished, tmp_path / "project", symlinks=True))
+
+
+def test_a_second_run_runs_no_stage(finished: Path) -> None:
+    output = dvc(finished, "repro")
+
+    assert stages_run(output) == []
+    assert "up to date" in output
+
+
+def test_the_same_inputs_give_the_same_bytes(finished: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    run(tmp_path, "git", "clone", "--quiet", str(finished), str(again))
+    assert not (again / "data" / "ratings.parquet").exists()
+    for committed in (again / "losses").iterdir():
+        committed.unlink()
+
+    assert stages_run(dvc(again, "repro")) == STAGES
+    assert read_outputs(again) == read_outputs(finished)
+    assert run(again, "git", "status", "--porcelain").stdout == ""
+
+
+def test_the_committed_lock_holds_for_the_data_on_this_machine(finished: Path) -> None:
+    """What NumPy and Arrow alone compute doesn't depend on the machine."""
+    locks = [yaml.safe_load((folder / "dvc.lock").read_text())["stages"] for folder in (ROOT, finished)]
+
+    for stage in ("prepare-ratings", "split"):
+        committed, fresh = (lock[stage]["outs"] for lock in locks)
+        assert committed == fresh
+
+
+@pytest.mark.parametrize("file", ["dvc.yaml", "ablation/dvc.yaml"])
+def test_the_committed_results_belong_to_the_committed_code(tmp_path: Path, file: str) -> None:
+    project = copy_project(tmp_path)
+
+    assert stages_run(dvc(project, "repro", "--allow-missing", "--dry", file)) == []
+
+
+def test_a_pytorch_parameter_runs_pytorchs_stages_alone(project: Path) -> None:
+    edit_params(project, "device: auto ", "device: cpu ")
+
+    ran = stages_run(dvc(project, "repro"))
+    assert "train-torch" in ran
+    assert set(ran) <= {"train-torch", "plot-losses"}
+
+
+def test_a_keras_parameter_runs_kerass_stages_alone(project: Path) -> None:
+    edit_params(project, "steps_per_execution: 32", "steps_per_execution: 8")
+
+    ran = stages_run(dvc(project, "repro"))
+    assert "train-keras" in ran
+    assert set(ran) <= {"train-keras", "plot-losses"}
+
+
+def test_branches_compare_by_their_metrics(project: Path) -> None:
+    run(project, "git", "switch", "--quiet", "--create", "faster")
+    edit_params(project, "learning_rate: 0.001", "learning_rate: 0.01")
+    dvc(project, "repro")
+    commit(project, "Learn faster")
+
+    found = json.loads(dvc(project, "metrics", "diff", "--json", "main", "faster"))
+    for framework in ("pytorch", "keras"):
+        difference = found[f"losses/{framework}.json"][f"{framework}.val_loss"]
+        assert difference["diff"] == pytest.approx(difference["new"] - difference["old"])
+        assert difference["diff"] != 0
+    assert "losses/baselines.json" not in found
+    shown = dvc(project, "metrics", "diff", "main", "--md")
+    assert "pytorch.val_loss" in shown
+
+
+def test_a_new_clone_answers_at_once_without_a_remote(finished: Path, tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    run(tmp_path, "git", "clone", "--quiet", str(finished), str(clone))
+
+    shown = json.loads(dvc(clone, "metrics", "show", "--json"))[""]["data"]
+    for framework in ("pytorch", "keras"):
+        expected = json.loads((finished / "losses" / f"{framework}.json").read_text())[framework]
+        assert shown[f"losses/{framework}.json"]["data"][framework] == expected
+    assert dvc(clone, "metrics", "diff", "HEAD").strip() == ""
+    dvc(clone, "plots", "show")
+    assert (clone / "dvc_plots" / "index.html").exists()
+
+
+def test_experiments_set_parameters(project: Path) -> None:
+    ran = stages_run(dvc(project, "exp", "run", "-S", "split.seed=7"))
+
+    assert ran == [stage for stage in STAGES if stage != "prepare-ratings"]
+
+
+def test_a_users_mistake_has_no_traceback(project: Path) -> None:
+    edit_params(project, "batch_size: 128 ", "batch_size: -1 ")
+
+    output = dvc(project, "repro", check=False)
+    assert "params.yaml: train.batch_size is -1; it should be greater than or equal to 1" in output
+    assert "Traceback" not in output

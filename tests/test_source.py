@@ -1,0 +1,549 @@
+"""Ratings files, right and wrong: what is read, what is refused, and in which words."""
+
+import bz2
+import csv
+import decimal
+import gzip
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from stages.common.params import Columns
+from stages.common.program import StageError
+from stages.common.source import LONGEST_LINE, Ids, Texts, read_source
+
+COLUMNS = Columns(user="user_id", book="book_id", rating="rating")
+HEADER = b"user_id,book_id,rating\n"
+GOOD = HEADER + b"".join(b"%d,%d,%d\n" % (row % 7, row % 11, row % 5 + 1) for row in range(40))
+
+Row = tuple[Any, Any, float]
+
+quick = settings(
+    deadline=None, derandomize=True, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def values(ids: Ids) -> list[Any]:
+    return [ids.distinct[number] for number in ids.index] if isinstance(ids, Texts) else ids.tolist()
+
+
+def read(path: Path, columns: Columns = COLUMNS) -> list[Row]:
+    source = read_source(path, columns, [1, 5])
+    return list(zip(values(source.user_ids), values(source.book_ids), source.stars.tolist(), strict=True))
+
+
+def refusal(path: Path, columns: Columns = COLUMNS) -> str:
+    with pytest.raises(StageError) as caught:
+        read_source(path, columns, [1, 5])
+    message = str(caught.value)
+    assert str(path) in message
+    assert len(message.splitlines()) <= 5
+    assert len(message) < 2000
+    return message
+
+
+def write(folder: Path, content: bytes, name: str = "ratings.csv") -> Path:
+    path = folder / name
+    path.write_bytes(content)
+    return path
+
+
+def write_parquet(folder: Path, **columns: Any) -> Path:
+    path = folder / "ratings.parquet"
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+# --- CSV that is read ---
+
+READ: dict[str, tuple[bytes, list[Row]]] = {
+    "plain": (HEADER + b"1,2,3\n4,5,4.5\n", [(1, 2, 3), (4, 5, 4.5)]),
+    "other order": (b"rating,user_id,book_id\n3,1,2\n", [(1, 2, 3)]),
+    "extra columns": (b"title,user_id,x,book_id,rating,x\nDune,1,,2,3,\n", [(1, 2, 3)]),
+    "quoted fields": (b'"user_id","book_id","rating","title"\n"1","2","3","a, ""b"""\n', [(1, 2, 3)]),
+    "quote inside a field": (b'user_id,book_id,rating,size\n1,2,3,5" disk\n', [(1, 2, 3)]),
+    "Windows line ends": (b"user_id,book_id,rating\r\n1,2,3\r\n\r\n4,5,1\r\n", [(1, 2, 3), (4, 5, 1)]),
+    "old Macintosh line ends": (b"user_id,book_id,rating\r1,2,3\r4,5,1\r", [(1, 2, 3), (4, 5, 1)]),
+    "blank lines": (b"\n\n" + HEADER + b"\n1,2,3\n\n\n4,5,1\n\n", [(1, 2, 3), (4, 5, 1)]),
+    "no line end at the end": (HEADER + b"1,2,3\n4,5,1", [(1, 2, 3), (4, 5, 1)]),
+    "byte order mark": (b"\xef\xbb\xbf" + HEADER + b"1,2,3\n", [(1, 2, 3)]),
+    "blanks around": (HEADER + b" 1 ,\t2, 3\n", [(1, 2, 3)]),
+    "id 0": (HEADER + b"0,0,3\n", [(0, 0, 3)]),
+    "minus zero": (HEADER + b"-0,2,3\n", [(0, 2, 3)]),
+    "leading zeros": (HEADER + b"007,2,3\n", [(7, 2, 3)]),
+    "plus": (HEADER + b"+7,2,+3\n", [(7, 2, 3)]),
+    "whole numbers with a point": (HEADER + b"7.0,2,3\n8.,2,3\n", [(7, 2, 3), (8, 2, 3)]),
+    "hexadecimal": (HEADER + b"0x10,2,3\n+1,2,3\n", [(16, 2, 3), (1, 2, 3)]),
+    "past 32 bits": (HEADER + b"4294967296,1,3\n", [(2**32, 1, 3)]),
+    "the largest id": (HEADER + b"9223372036854775807,1,3\n", [(2**63 - 1, 1, 3)]),
+    "text ids": (HEADER + b"anna,2,3\nbj\xc3\xb6rn,4,5\n", [("anna", 2, 3), ("björn", 4, 5)]),
+    "text among numbers": (HEADER + b"1,2,3\n-1.5,2,3\nx,4,5\n", [("1", 2, 3), ("-1.5", 2, 3), ("x", 4, 5)]),
+    "a name like a missing value": (HEADER + b"nan,2,3\nanna,2,3\n", [("nan", 2, 3), ("anna", 2, 3)]),
+    "underscores": (HEADER + b"1_000,2,3\n", [("1_000", 2, 3)]),
+    "powers of ten": (HEADER + b"1,2,5e0\n", [(1, 2, 5)]),
+    "semicolons in a field": (b"user_id,book_id,rating,tags\n1,2,3,a;b\n", [(1, 2, 3)]),
+    "text beyond ASCII": ("user_id,book_id,rating,título\n1,2,3,Ñandú\n".encode(), [(1, 2, 3)]),
+}
+
+
+@pytest.mark.parametrize(("content", "rows"), READ.values(), ids=READ)
+def test_reads(content: bytes, rows: list[Row], tmp_path: Path) -> None:
+    assert read(write(tmp_path, content)) == rows
+
+
+COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "bz2": bz2.compress,
+    "zstd": lambda content: pa.Codec("zstd").compress(content, asbytes=True),
+    "lz4": lambda content: pa.Codec("lz4").compress(content, asbytes=True),
+}
+
+
+@pytest.mark.parametrize("compress", COMPRESSORS.values(), ids=COMPRESSORS)
+def test_reads_compressed(compress: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    plain = read(write(tmp_path, GOOD))
+    assert read(write(tmp_path, compress(GOOD), "whatever.it.is")) == plain
+
+
+def test_reads_concatenated_gzip(tmp_path: Path) -> None:
+    path = write(tmp_path, gzip.compress(HEADER + b"1,2,3\n") + gzip.compress(b"4,5,1\n"))
+    assert read(path) == [(1, 2, 3), (4, 5, 1)]
+
+
+def test_reads_the_columns_that_the_parameters_name(tmp_path: Path) -> None:
+    columns = Columns(user="Käufer", book="a,b", rating='"★"')
+    path = write(tmp_path, 'x,"a,b",Käufer,"""★"""\n9,2,1,3\n'.encode())
+    assert read(path, columns) == [(1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    "name", ["a b.csv", "it's.csv", '"quoted".csv', "$(touch x).csv", "a;b.csv", "-r.csv", "ü★.csv"]
+)
+def test_a_path_is_a_file_s_name_and_nothing_more(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, HEADER + b"1,2,3\n", name)
+    assert read(Path(name)) == [(1, 2, 3)]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_reads_a_very_long_name(tmp_path: Path) -> None:
+    name = "x" * 100_000
+    assert read(write(tmp_path, HEADER + f"{name},2,3\n".encode())) == [(name, 2, 3)]
+
+
+# --- CSV that is refused ---
+
+REFUSED: dict[str, tuple[bytes, list[str]]] = {
+    "empty": (b"", ["is empty"]),
+    "empty but for line ends": (b"\n\r\n\n", ["is empty"]),
+    "empty but compressed": (gzip.compress(b""), ["is empty"]),
+    "header only": (HEADER, ["header and no ratings"]),
+    "header only, no line end": (HEADER.strip(), ["header and no ratings"]),
+    "column missing": (
+        b"user_id,rating\n1,2\n",
+        ["no column 'book_id'", "prepare.columns.book", "known: 'user_id', 'rating'"],
+    ),
+    "column misnamed": (b"User ID,book_id,rating\n1,2,3\n", ["'user_id'", "did you mean 'User ID'?"]),
+    "column doubled": (b"user_id,book_id,rating,rating\n1,2,3,4\n", ["2 columns named 'rating'"]),
+    "header with blanks": (b"user_id, book_id, rating\n1, 2, 3\n", ["did you mean ' book_id'?"]),
+    "no header": (b"1,2,3\n4,5,1\n", ["no column 'user_id'", "known: '1', '2', '3'"]),
+    "a great many columns": (b",".join(b"x%d" % i for i in range(9999)) + b"\n", ["'x19', …"]),
+    "long column names": (b"x" * 50_000 + b"," + b"y" * 50_000 + b"\n", ["known: 'xxx"]),
+    "column names with control characters": (b"\x1b[31mred,b,c\n", [r"'\x1b[31mred'"]),
+    "semicolons": (b"user_id;book_id;rating\n1;2;3\n", ["semicolons", "commas"]),
+    "tabs": (b"user_id\tbook_id\trating\n1\t2\t3\n", ["tabs", "commas"]),
+    "not UTF-8, names": (HEADER + b"1,2,3\nbj\xf6rn,2,3\n", ["1 line not in UTF-8: line 3"]),
+    "not UTF-8, another column": (b"user_id,book_id,rating,t\n1,2,3,\xf6\n", ["1 line not in UTF-8: line 2"]),
+    "not UTF-8, the header": (b"user_id,book_id,rating,\xf6\n1,2,3,4\n", ["first line is not in UTF-8"]),
+    "UTF-8 cut off within a character": (HEADER + b"1,2,3\nx\xc3", ["not in UTF-8: line 3"]),
+    "UTF-16": (HEADER.decode().encode("utf-16"), ["first line is not in UTF-8"]),
+    "NUL byte in an id": (HEADER + b"1,2,3\n1\0,2,3\n", ["1 line with NUL bytes: line 3"]),
+    "NUL byte in another column": (b"user_id,book_id,rating,t\n1,2,3,a\0b\n", ["1 line with NUL bytes: line 2"]),
+    "NUL bytes alone": (b"\0" * 5000, ["NUL bytes"]),
+    "a control character": (HEADER + b"ann\x07a,2,3\n", ["'user_id'", "1 value with control characters", "line 2"]),
+    "an archive": (b"PK\x03\x04\x14\0\0\0", ["neither CSV in UTF-8 nor Parquet"]),
+    "cut-off last line": (HEADER + b"1,2,3\n4,5", ["1 line cut off at the end of the file: line 3"]),
+    "last line cut off after a comma": (HEADER + b"1,2,3\n4,5,", ["'rating'", "1 value empty or NaN: '' (line 3)"]),
+    "too few fields": (HEADER + b"1,2,3\n4,5\n6\n1,2,3\n", ["2 lines with fewer than 3 fields: lines 3, 4"]),
+    "too many fields": (HEADER + b"1,2,3\n1,2,4,5\n1,2,3\n", ["1 line with more than 3 fields: line 3"]),
+    "decimal commas": (HEADER + b'1,2,"4,5"\n', ["'rating'", "not a number: '4,5'"]),
+    "blanks in a line": (HEADER + b"1,2,3\n   \n1,2,3\n", ["fewer than 3 fields: line 3"]),
+    "id empty": (HEADER + b"1,2,3\n,2,3\n1,2,3\n", ["'user_id'", "1 value empty: '' (line 3)"]),
+    "id blank": (HEADER + b"1,  ,3\n", ["'book_id'", "1 value empty: '  ' (line 2)"]),
+    "id empty among names": (HEADER + b"anna,2,3\n,2,3\n", ["'user_id'", "1 value empty: '' (line 3)"]),
+    "id missing": (HEADER + b"1,2,3\nNaN,2,3\n#N/A,2,3\n", ["'user_id'", "2 values empty: 'NaN', '#N/A' (lines 3, 4)"]),
+    "id infinite": (HEADER + b"1,2,3\ninf,2,3\n", ["'user_id'", "not a whole number: 'inf' (line 3)"]),
+    "id negative": (HEADER + b"1,2,3\n1,-2,3\n", ["'book_id'", "1 value negative: -2 (line 3)"]),
+    "id negative and past 32 bits": (HEADER + b"-5000000000,2,3\n", ["'user_id'", "negative: -5000000000 (line 2)"]),
+    "id fractional": (HEADER + b"1.5,2,3\n2,2,3\n", ["'user_id'", "1 value not a whole number: '1.5' (line 2)"]),
+    "id in powers of ten": (HEADER + b"1.2E+11,2,3\n", ["'user_id'", "not a whole number: '1.2E+11'"]),
+    "id past 64 bits": (HEADER + b"9223372036854775808,2,3\n", ["'user_id'", "past 64 bits: '9223372036854775808'"]),
+    "id far past 64 bits": (HEADER + b"9" * 10_000 + b",2,3\n", ["'user_id'", "past 64 bits: '999", "…"]),
+    "rating text": (HEADER + b"1,2,3\n1,3,good\n", ["'rating'", "1 value not a number: 'good' (line 3)"]),
+    "rating with underscores": (HEADER + b"1,2,0_3\n", ["not a number: '0_3'"]),
+    "rating empty": (HEADER + b"1,2,\n1,3,4\n", ["'rating'", "1 value empty or NaN: '' (line 2)"]),
+    "rating NaN": (HEADER + b"1,2,nan\n1,3,NaN\n", ["'rating'", "2 values empty or NaN: 'nan', 'NaN' (lines 2, 3)"]),
+    "rating infinite": (
+        HEADER + b"1,2,inf\n1,3,-Infinity\n",
+        ["'rating'", "2 values infinite: inf, -inf (lines 2, 3)"],
+    ),
+    "rating past any float": (HEADER + b"1,2,1e400\n", ["'rating'", "infinite"]),
+    "rating off the scale": (
+        HEADER + b"".join(b"1,%d,%d\n" % (book, book) for book in range(9)),
+        ["'rating'", "4 values off the scale 1 to 5 (prepare.rating_scale): 0.0, 6.0, 7.0 (lines 2, 8, 9, …)"],
+    ),
+    "quote left open": (
+        b'user_id,book_id,rating,t\n1,2,3,"a\n4,5,1,b\n',
+        ["1 line with a quote that isn't closed", "line 2"],
+    ),
+    "quote open at the end": (
+        b'user_id,book_id,rating,t\n1,2,3,"a',
+        ["1 line with a quote that isn't closed", "line 2"],
+    ),
+    "quote in the header left open": (b'user_id,book_id,rating,"t\n1,2,3,a"\n', ["quote that isn't closed", "line 1"]),
+    "two quotes left open, rows between them": (
+        b'user_id,book_id,rating,t\n1,2,3,"a\n4,5,1,b\n6,7,2,"c"\n',
+        ["1 line with a quote that isn't closed on the same line: line 2"],
+    ),
+    "line end in quotes": (b'user_id,book_id,rating,t\n1,2,3,"a\nb"\n4,5,1,c\n', ["quote that isn't closed", "line 2"]),
+    "a line of 10 MB": (HEADER + b"1,2,3\n1,2," + b"4" * 10_000_000 + b"\n1,2,3\n", ["1 line longer than", "line 3"]),
+    "a header of 10 MB": (b"x" * 10_000_000, ["first line is longer than"]),
+    "a field past the parser's limit": (
+        HEADER + b"x" * LONGEST_LINE + b",2,3\n1\n",
+        ["1 line longer than", "line 2", "fewer than 3 fields", "line 3"],
+    ),
+    "a long number that is none": (HEADER + b"1" * 100_000 + b"x,2," + b"0" * 30_000 + b"x\n", ["not a number: '000"]),
+    "gzip of Parquet": (gzip.compress(b"PAR1\x15\x04\0\0"), ["neither CSV in UTF-8 nor Parquet"]),
+    "encrypted Parquet": (b"PARE\x15\x04\0\0", ["neither CSV in UTF-8 nor Parquet"]),
+}
+
+
+@pytest.mark.parametrize(("content", "fragments"), REFUSED.values(), ids=REFUSED)
+def test_refuses(content: bytes, fragments: list[str], tmp_path: Path) -> None:
+    message = refusal(write(tmp_path, content))
+    for fragment in fragments:
+        assert fragment in message
+
+
+def test_a_message_names_all_that_is_wrong(tmp_path: Path) -> None:
+    message = refusal(write(tmp_path, HEADER + b"1,,3\n-4,5,9\n1,2,3\n1.5,2,x\n"))
+    assert [line.split(": ", 1)[1] for line in message.splitlines()] == [
+        "column 'user_id': 1 value negative: '-4' (line 3)",
+        "column 'user_id': 1 value not a whole number: '1.5' (line 5)",
+        "column 'book_id': 1 value empty: '' (line 2)",
+        "column 'rating': 1 value not a number: 'x' (line 5)",
+        "column 'rating': 1 value off the scale 1 to 5 (prepare.rating_scale): '9' (line 3)",
+    ]
+
+
+@pytest.mark.parametrize("bad", [b",2,3", b"-1,2,3", b"1,2,9", b"1,2", b'1,2,"3'])
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_line_numbers_are_the_editor_s(
+    bad: bytes, line_end: bytes, mark: bytes, compress: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    lines = [b"user_id,book_id,rating", b"", b"1,2,3", b"", b"", bad, b'"1","2","3"', bad, b"1,2,4", b""]
+    path = write(tmp_path, compress(mark + line_end.join(lines)))
+    assert "lines 6, 8" in refusal(path)
+
+
+def test_thousands_of_wrong_rows_are_counted_and_the_first_few_named(tmp_path: Path) -> None:
+    path = write(tmp_path, HEADER + b"1,2,3\n" * 20_000 + b"1,,3\n" * 12_345)
+    assert "12,345 values empty: '', '', '' (lines 20,002, 20,003, 20,004, …)" in refusal(path)
+
+
+def test_refuses_a_missing_file(tmp_path: Path) -> None:
+    assert "doesn't exist; prepare.ratings" in refusal(tmp_path / "no.csv")
+    assert "Not a directory" in refusal(write(tmp_path, GOOD) / "no.csv")
+    assert "too long" in refusal(tmp_path / ("x" * 300))
+
+
+def test_refuses_what_is_no_regular_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert "is a folder" in refusal(tmp_path)
+    assert "is a device or a pipe" in refusal(tmp_path / "pipe")
+    assert "is a device or a pipe" in refusal(Path("/dev/zero"))
+
+
+def test_refuses_a_file_that_it_may_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, GOOD)
+
+    def deny(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", deny)  # root may read anything
+    assert refusal(path) == f"{path}: Permission denied"
+
+
+@pytest.mark.parametrize("compress", COMPRESSORS.values(), ids=COMPRESSORS)
+def test_refuses_a_compressed_file_cut_off_anywhere(compress: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    content = compress(GOOD)
+    for length in range(4, len(content)):
+        message = refusal(write(tmp_path, content[:length]))
+        assert "cut off or damaged" in message or "is empty" in message
+
+
+# --- Parquet ---
+
+IDS = [0, 1, 2]
+PARQUET_READ: dict[str, tuple[dict[str, Any], list[Any]]] = {
+    **{
+        str(kind): ({"user_id": pa.array(IDS, kind)}, IDS)
+        for kind in (pa.int8(), pa.uint8(), pa.int16(), pa.uint16(), pa.int32(), pa.uint32(), pa.int64(), pa.uint64())
+    },
+    "past 32 bits": ({"user_id": pa.array([0, 1, 2**62])}, [0, 1, 2**62]),
+    "floats": ({"user_id": pa.array([0.0, 1.0, 2e15])}, [0, 1, 2 * 10**15]),
+    "decimals": ({"user_id": pa.array([decimal.Decimal("7.00")] * 3)}, [7, 7, 7]),
+    "text": ({"user_id": pa.array(["a", "b", "ü"])}, ["a", "b", "ü"]),
+    "large text": ({"user_id": pa.array(["a", "b", "c"], pa.large_string())}, ["a", "b", "c"]),
+    "text views": ({"user_id": pa.array(["a", "b", "c"], pa.string_view())}, ["a", "b", "c"]),
+    "bytes": ({"user_id": pa.array([b"a", b"b", b"c"])}, ["a", "b", "c"]),
+    "numbers as text": ({"user_id": pa.array(["7", " 8", "9.0"])}, [7, 8, 9]),
+    "dictionary of text": ({"user_id": pa.array(["a", "b", "a"]).dictionary_encode()}, ["a", "b", "a"]),
+    "dictionary of numbers": ({"user_id": pa.array([5, 6, 5]).dictionary_encode()}, [5, 6, 5]),
+    "a name with a line end": ({"user_id": pa.array(["a,b", '"', "c"])}, ["a,b", '"', "c"]),
+}
+
+
+@pytest.mark.parametrize(("columns", "users"), PARQUET_READ.values(), ids=PARQUET_READ)
+def test_reads_parquet(columns: dict[str, Any], users: list[Any], tmp_path: Path) -> None:
+    path = write_parquet(tmp_path, rating=[3, 4, 5], extra=[[1], None, []], **columns, book_id=[1, 2, 3])
+    assert read(path) == list(zip(users, [1, 2, 3], [3, 4, 5], strict=True))
+
+
+@pytest.mark.parametrize(
+    "stars",
+    [
+        pa.array([3, 4, 5], pa.uint8()),
+        pa.array([3, 4, 5], pa.float16()),
+        pa.array([3, 4, 5], pa.float32()),
+        pa.array([decimal.Decimal(star) for star in (3, 4, 5)]),
+        pa.array(["3", "4.0", " 5e0"]),
+        pa.array([3.0, 4.0, 5.0]).dictionary_encode(),
+    ],
+    ids=lambda stars: str(stars.type),
+)
+def test_reads_ratings_of_any_type_from_parquet(stars: pa.Array, tmp_path: Path) -> None:
+    path = write_parquet(tmp_path, user_id=IDS, book_id=IDS, rating=stars)
+    assert [row[2] for row in read(path)] == [3, 4, 5]
+
+
+@pytest.mark.parametrize("codec", ["none", "snappy", "gzip", "brotli", "zstd", "lz4"])
+def test_reads_parquet_of_any_compression_and_many_row_groups(codec: str, tmp_path: Path) -> None:
+    path = tmp_path / "ratings"
+    table = pa.table({"book_id": range(100), "rating": [3.5] * 100, "user_id": [str(row % 7) for row in range(100)]})
+    pq.write_table(table, path, compression=codec, row_group_size=9)
+    assert read(path) == [(row % 7, row, 3.5) for row in range(100)]
+
+
+def test_a_column_s_name_in_parquet_is_no_path(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path, **{"a": [{"b": 9}], "a.b": [1], "book_id": [2], "rating": [3]})
+    assert read(path, Columns(user="a.b", book="book_id", rating="rating")) == [(1, 2, 3)]
+
+
+PARQUET_REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "no rows": ({"user_id": pa.array([], pa.int64()), "book_id": [], "rating": []}, ["no ratings"]),
+    "no column": ({"user": [1], "book_id": [1], "rating": [3]}, ["no column 'user_id'", "did you mean 'user'?"]),
+    "null id": ({"user_id": [1, None], "book_id": [1, 2], "rating": [3, 3]}, ["'user_id'", "1 value empty", "row 2"]),
+    "null rating": (
+        {"user_id": [1], "book_id": [1], "rating": pa.array([None], pa.float64())},
+        ["1 value empty or NaN"],
+    ),
+    "nulls alone": ({"user_id": pa.nulls(2), "book_id": [1, 1], "rating": [3, 3]}, ["2 values empty", "rows 1, 2"]),
+    "NaN id": (
+        {"user_id": [1e15, float("nan")], "book_id": [1, 2], "rating": [3, 3]},
+        ["1 value empty: 'nan' (row 2)"],
+    ),
+    "NaN rating": ({"user_id": [1], "book_id": [1], "rating": [float("nan")]}, ["1 value empty or NaN: nan (row 1)"]),
+    "infinite rating": ({"user_id": [1], "book_id": [1], "rating": [float("inf")]}, ["1 value infinite: inf (row 1)"]),
+    "infinite id": ({"user_id": [1, float("inf")], "book_id": [1] * 2, "rating": [3] * 2}, ["'user_id'", "inf"]),
+    "rating off the scale": ({"user_id": [1], "book_id": [1], "rating": [6]}, ["off the scale 1 to 5", "6.0 (row 1)"]),
+    "rating past a float": ({"user_id": [1], "book_id": [1], "rating": [2**63 - 1]}, ["off the scale"]),
+    "negative id": ({"user_id": [1, -1], "book_id": [1, 1], "rating": [3, 3]}, ["1 value negative: -1 (row 2)"]),
+    "fractional id": (
+        {"user_id": [1, 2.5], "book_id": [1, 1], "rating": [3, 3]},
+        ["not a whole number: '2.5' (row 2)"],
+    ),
+    "id past 64 bits": (
+        {"user_id": pa.array([1, 2**64 - 1], pa.uint64()), "book_id": [1, 1], "rating": [3, 3]},
+        ["1 value past 64 bits: '18446744073709551615' (row 2)"],
+    ),
+    "float id past 64 bits": ({"user_id": [1, 1e300], "book_id": [1, 1], "rating": [3, 3]}, ["past 64 bits: '100000"]),
+    "lists": ({"user_id": [[1]], "book_id": [1], "rating": [3]}, ["'user_id' holds list<", "not numbers or text"]),
+    "structures": ({"user_id": [{"a": 1}], "book_id": [1], "rating": [3]}, ["'user_id' holds struct<"]),
+    "truth values": ({"user_id": [1], "book_id": [1], "rating": [True]}, ["'rating'", "not a number: 'true'"]),
+    "bytes that are no text": ({"user_id": [b"\xff"], "book_id": [1], "rating": [3]}, ["'user_id' holds binary"]),
+    "control characters": ({"user_id": ["a\nb"], "book_id": [1], "rating": [3]}, ["with control characters: 'a\\nb'"]),
+}
+
+
+@pytest.mark.parametrize(("columns", "fragments"), PARQUET_REFUSED.values(), ids=PARQUET_REFUSED)
+def test_refuses_parquet(columns: dict[str, Any], fragments: list[str], tmp_path: Path) -> None:
+    message = refusal(write_parquet(tmp_path, **columns))
+    for fragment in fragments:
+        assert fragment in message
+
+
+def test_refuses_parquet_with_a_column_twice(tmp_path: Path) -> None:
+    path = tmp_path / "ratings"
+    pq.write_table(pa.table([[1], [1], [3], [3]], names=["user_id", "book_id", "rating", "rating"]), path)
+    assert "2 columns named 'rating'" in refusal(path)
+
+
+def test_refuses_parquet_with_text_that_is_not_utf_8(tmp_path: Path) -> None:
+    broken = pa.Array.from_buffers(
+        pa.string(), 1, [None, pa.py_buffer(np.array([0, 1], np.int32)), pa.py_buffer(b"\xff")]
+    )
+    assert "cut off or damaged" in refusal(write_parquet(tmp_path, user_id=broken, book_id=[1], rating=[3]))
+
+
+@pytest.fixture
+def parquet(tmp_path: Path) -> bytes:
+    ratings = {"user_id": [row % 7 for row in range(40)], "book_id": [str(row % 11) for row in range(40)]}
+    return write_parquet(tmp_path, **ratings, rating=[row % 5 + 1.0 for row in range(40)]).read_bytes()
+
+
+def test_refuses_parquet_cut_off_anywhere(parquet: bytes, tmp_path: Path) -> None:
+    for length in range(4, len(parquet)):
+        assert "cut off or damaged" in refusal(write(tmp_path, parquet[:length]))
+
+
+# --- Anything at all ---
+
+
+def read_or_refuse(path: Path) -> list[Row] | None:
+    """The rows, checked as the promise is, or None for a refusal; nothing else may happen."""
+    try:
+        rows = read(path)
+    except StageError:
+        return None
+    assert rows
+    for user, book, stars in rows:
+        assert 1 <= stars <= 5
+        for identity in (user, book):
+            assert identity.strip() if isinstance(identity, str) else 0 <= identity < 2**63
+    return rows
+
+
+@quick
+@given(content=st.binary(max_size=300))
+def test_random_bytes_are_refused(content: bytes, tmp_path: Path) -> None:
+    assert read_or_refuse(write(tmp_path, content)) is None
+
+
+def rows_of(content: bytes) -> list[list[str]]:
+    """What Python's own reader makes of a file whose lines are rows."""
+    text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    return [fields for line in text.split("\n") if line for fields in csv.reader([line])][1:]
+
+
+def same_id(field: str, identity: Any) -> bool:
+    if isinstance(identity, str):
+        return field == identity
+    return bool((int(field, 16) if "x" in field.lower() else decimal.Decimal(field.strip())) == identity)
+
+
+def assert_read_as_by_python_or_refused(path: Path) -> None:
+    if rows := read_or_refuse(path):
+        for (user, book, stars), fields in zip(rows, rows_of(path.read_bytes()), strict=True):
+            assert same_id(fields[0], user)
+            assert same_id(fields[1], book)
+            assert stars == np.float32(fields[2])
+
+
+@quick
+@given(content=st.lists(st.sampled_from([*b'0123456789,,,\n\n\r""; \t.-+eEnaxX#\0\xff\xc3\xb6'])).map(bytes))
+def test_random_lines_are_read_or_refused(content: bytes, tmp_path: Path) -> None:
+    assert_read_as_by_python_or_refused(write(tmp_path, HEADER + content))
+
+
+@quick
+@given(
+    rows=st.lists(
+        st.tuples(*[st.sampled_from(["1", "2", " 7", "x", '"1"', '"a,b"', "0x1F", "1.0", '5"', "\u00a07"])] * 2),
+        min_size=1,
+    ),
+    line_end=st.sampled_from(["\n", "\r\n", "\r", "\n\n"]),
+)
+def test_unusual_fields_are_read_as_python_reads_them(
+    rows: list[tuple[str, str]], line_end: str, tmp_path: Path
+) -> None:
+    content = line_end.join(["user_id,book_id,rating", *(f"{user},{book},{1 + len(user)}" for user, book in rows)])
+    assert_read_as_by_python_or_refused(write(tmp_path, content.encode()))
+
+
+def mutate(content: bytes, seed: int) -> bytes:
+    """A file that something has happened to: bytes changed, put in or lost, a stretch repeated or cut."""
+    chance = random.Random(seed)  # noqa: S311, no secret
+    damaged = bytearray(content)
+    for _ in range(chance.choice([1, 1, 2, 5])):
+        at, length = chance.randrange(len(damaged)), chance.choice([1, 1, 2, 8, 64])
+        change = chance.randrange(5)
+        if change == 0:
+            damaged[at] ^= 1 << chance.randrange(8)
+        elif change == 1:
+            damaged[at : at + length] = chance.randbytes(length)
+        elif change == 2:
+            damaged[at:at] = chance.choice([b'"', b",", b"\n", b"\r", b"\0", b"\xff", b"-", b"9" * 20])
+        elif change == 3:
+            damaged[at:at] = damaged[at : at + length]
+        else:
+            del damaged[at : at + length]
+        damaged = damaged or bytearray(b"\n")
+    return bytes(damaged)
+
+
+def test_damaged_csv_is_read_as_python_reads_it_or_refused(tmp_path: Path) -> None:
+    for seed in range(1000):
+        assert_read_as_by_python_or_refused(write(tmp_path, HEADER + mutate(GOOD.removeprefix(HEADER), seed)))
+
+
+@pytest.mark.parametrize("compress", COMPRESSORS.values(), ids=COMPRESSORS)
+def test_damaged_compressed_csv_is_read_or_refused(compress: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    content = compress(GOOD)
+    for seed in range(500):
+        read_or_refuse(write(tmp_path, mutate(content, seed)))
+
+
+def test_damaged_parquet_is_read_or_refused(parquet: bytes, tmp_path: Path) -> None:
+    for seed in range(1500):
+        read_or_refuse(write(tmp_path, mutate(parquet, seed)))
+
+
+names = st.text(st.characters(exclude_categories=["C"])).map(lambda name: f"~{name}")
+ids = st.lists(st.integers(0, 2**63 - 1), min_size=1) | st.lists(names, min_size=1)
+
+
+@quick
+@given(
+    columns=st.tuples(ids, ids, st.lists(st.floats(1, 5, width=32), min_size=1)),
+    order=st.permutations(range(4)),
+    quoted=st.booleans(),
+)
+def test_what_any_writer_of_csv_writes_is_read(
+    columns: tuple[list[Any], ...], order: list[int], quoted: bool, tmp_path: Path
+) -> None:
+    def field(value: object) -> str:
+        text = str(value)
+        return '"' + text.replace('"', '""') + '"' if quoted or set(text) & {'"', ","} else text
+
+    rows = list(zip(*columns, strict=False))
+    table = [("user_id", "book_id", "rating", "title"), *((*row, "a,b") for row in rows)]
+    text = "".join(",".join(field(row[place]) for place in order) + "\n" for row in table)
+    assert read(write(tmp_path, text.encode())) == rows
+
+
+def test_a_name_of_digits_is_a_number_only_among_numbers(tmp_path: Path) -> None:
+    source = read_source(write(tmp_path, HEADER + b"1,1,3\nx,2,3\n"), COLUMNS, [1, 5])
+    assert values(source.user_ids) == ["1", "x"]
+    assert values(source.book_ids) == [1, 2]
