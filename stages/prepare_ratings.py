@@ -79,7 +79,7 @@ def number_ids(ids: Ids) -> tuple[NDArray[np.int32], pa.Array]:
         return numbers, pa.array(in_use)
     else:
         encoded = pa.array(ids).dictionary_encode()
-        distinct, index = encoded.dictionary, encoded.indices.to_numpy()
+        distinct, index = encoded.dictionary.cast(pa.int64()), encoded.indices.to_numpy()
     ascending = pc.sort_indices(distinct).to_numpy()
     numbers = np.empty(len(ascending), np.int32)
     numbers[ascending] = np.arange(len(ascending), dtype=np.int32)
@@ -137,7 +137,7 @@ def enough_ratings(ratings: Ratings, per_user: int, per_book: int) -> Ratings:
 
 def close_gaps(numbers: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int32], NDArray[np.intp]]:
     """Renumber from 0 without gaps, keeping the order: the new numbers (n,), and the old ones that were in use."""
-    in_use = np.zeros(numbers.max() + 1, np.bool_)
+    in_use = np.zeros(int(numbers.max()) + 1, np.bool_)
     in_use[numbers] = True
     return (np.cumsum(in_use, dtype=np.int32) - 1)[numbers], np.flatnonzero(in_use)
 

@@ -1,13 +1,21 @@
 """What all tests share: an environment of their own, small ratings, and copies of the project to run DVC in."""
 
+import contextlib
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pytest
+import yaml
 
 from stages.common.params import Params, load_params
 from stages.common.ratings import Ratings
@@ -111,3 +119,116 @@ def edit_params(project: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert text.count(old) == 1
     path.write_text(text.replace(old, new))
+
+
+STAGES = ["prepare-ratings", "split", "train-torch", "train-keras", "train-baselines", "plot-losses"]
+DATA = ["ratings", "users", "books", "train", "validation", "test"]
+OUTPUTS = [
+    *(f"data/{name}.parquet" for name in DATA),
+    *("models/pytorch.safetensors", "models/keras.weights.h5", "losses/vega.js"),
+    *("losses/pytorch.json", "losses/keras.json", "losses/baselines.json"),
+    *("losses/pytorch.png", "losses/keras.png", "losses/comparison.png"),
+]
+
+
+def stages_run(output: str) -> list[str]:
+    """The stages that `dvc repro` has run, in their order."""
+    return re.findall(r"Running stage '([^']+)'", output)
+
+
+def read_outputs(project: Path) -> dict[str, bytes]:
+    """The outputs that are there, and dvc.lock."""
+    return {name: (project / name).read_bytes() for name in [*OUTPUTS, "dvc.lock"] if (project / name).exists()}
+
+
+def leftovers(project: Path) -> list[Path]:
+    """The temporary files in the folders of the outputs."""
+    return [path for folder in ("data", "models", "losses") for path in (project / folder).glob(".tmp-*")]
+
+
+@pytest.fixture(scope="session")
+def finished_small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with few ratings and two epochs, whose pipeline has run and was committed: not to be changed."""
+    project = copy_project(tmp_path_factory.mktemp("small"))
+    sample = project / "data" / "sample.csv"
+    sample.write_bytes(b"".join(sample.read_bytes().splitlines(keepends=True)[:4000]))
+    edit_params(project, "epochs: 5", "epochs: 2")
+    (project / "dvc.lock").unlink()
+    dvc(project, "repro")
+    commit(project, "Train on few ratings")
+    return project
+
+
+@pytest.fixture
+def small(finished_small: Path, tmp_path: Path) -> Path:
+    """A copy of the small project, to change."""
+    return Path(shutil.copytree(finished_small, tmp_path / "small", symlinks=True))
+
+
+def forget_results(project: Path) -> None:
+    """Leave no output, no cache and no lock, so that `dvc repro` has to run every stage."""
+    for name in [*OUTPUTS, "dvc.lock"]:
+        (project / name).unlink(missing_ok=True)
+    shutil.rmtree(project / ".dvc" / "cache", ignore_errors=True)
+
+
+def stage_command(project: Path, stage: str) -> list[str]:
+    """What DVC runs for a stage."""
+    program, *arguments = yaml.safe_load((project / "dvc.yaml").read_text())["stages"][stage]["cmd"].split()
+    assert program == "python"
+    return [sys.executable, *arguments]
+
+
+@dataclass(frozen=True)
+class Running:
+    """A command that a test has started, with the file that takes what it prints."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def descendants(self) -> list[int]:
+        """The processes that it has started, and those that they have, outermost first."""
+        found = [self.process.pid]
+        for pid in found:
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                found += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+        return found[1:]
+
+    def wait_for(self, text: str, seconds: float = 60) -> None:
+        """Wait until it has printed `text`."""
+        wait_until(lambda: text in self.output or self.process.poll() is not None, seconds)
+        assert text in self.output, self.output
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    """Wait for something that must come true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.005)
+
+
+Start: TypeAlias = Callable[..., Running]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start commands in process groups of their own; what is left of these ends with the test."""
+    started: list[Running] = []
+
+    def start_one(cwd: Path, *command: str) -> Running:
+        log = tmp_path / f"output-{len(started)}"
+        with log.open("wb") as file:
+            process = subprocess.Popen(command, cwd=cwd, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+        started.append(Running(process, log))
+        return started[-1]
+
+    yield start_one
+    for running in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(running.process.pid, signal.SIGKILL)
+        running.process.wait()

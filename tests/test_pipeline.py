@@ -125,12 +125,6 @@ def test_a_new_clone_answers_at_once_without_a_remote(finished: Path, tmp_path: 
     assert (clone / "dvc_plots" / "index.html").exists()
 
 
-def test_experiments_set_parameters(project: Path) -> None:
-    ran = stages_run(dvc(project, "exp", "run", "-S", "split.seed=7"))
-
-    assert ran == [stage for stage in STAGES if stage != "prepare-ratings"]
-
-
 def test_a_users_mistake_has_no_traceback(project: Path) -> None:
     edit_params(project, "batch_size: 128 ", "batch_size: -1 ")
 

@@ -28,7 +28,7 @@ GOOD = HEADER + b"".join(b"%d,%d,%d\n" % (row % 7, row % 11, row % 5 + 1) for ro
 Row = tuple[Any, Any, float]
 
 quick = settings(
-    deadline=None, derandomize=True, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, derandomize=True, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
@@ -82,7 +82,8 @@ READ: dict[str, tuple[bytes, list[Row]]] = {
     "leading zeros": (HEADER + b"007,2,3\n", [(7, 2, 3)]),
     "plus": (HEADER + b"+7,2,+3\n", [(7, 2, 3)]),
     "whole numbers with a point": (HEADER + b"7.0,2,3\n8.,2,3\n", [(7, 2, 3), (8, 2, 3)]),
-    "hexadecimal": (HEADER + b"0x10,2,3\n+1,2,3\n", [(16, 2, 3), (1, 2, 3)]),
+    "hexadecimal": (HEADER + b"0xffffffff,2,3\n", [(2**32 - 1, 2, 3)]),
+    "hexadecimal among others": (HEADER + b"0x10,2,3\n+1,2,3\n", [(16, 2, 3), (1, 2, 3)]),
     "past 32 bits": (HEADER + b"4294967296,1,3\n", [(2**32, 1, 3)]),
     "the largest id": (HEADER + b"9223372036854775807,1,3\n", [(2**63 - 1, 1, 3)]),
     "text ids": (HEADER + b"anna,2,3\nbj\xc3\xb6rn,4,5\n", [("anna", 2, 3), ("björn", 4, 5)]),
@@ -504,19 +505,19 @@ def mutate(content: bytes, seed: int) -> bytes:
 
 
 def test_damaged_csv_is_read_as_python_reads_it_or_refused(tmp_path: Path) -> None:
-    for seed in range(1000):
+    for seed in range(500):
         assert_read_as_by_python_or_refused(write(tmp_path, HEADER + mutate(GOOD.removeprefix(HEADER), seed)))
 
 
 @pytest.mark.parametrize("compress", COMPRESSORS.values(), ids=COMPRESSORS)
 def test_damaged_compressed_csv_is_read_or_refused(compress: Callable[[bytes], bytes], tmp_path: Path) -> None:
     content = compress(GOOD)
-    for seed in range(500):
+    for seed in range(300):
         read_or_refuse(write(tmp_path, mutate(content, seed)))
 
 
 def test_damaged_parquet_is_read_or_refused(parquet: bytes, tmp_path: Path) -> None:
-    for seed in range(1500):
+    for seed in range(800):
         read_or_refuse(write(tmp_path, mutate(parquet, seed)))
 
 

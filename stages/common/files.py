@@ -28,7 +28,8 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        raise StageError(f"{path} can't be written: {error.strerror or error}") from error
+        reason = os.strerror(error.errno) if error.errno else error
+        raise StageError(f"{path} can't be written: {reason}") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

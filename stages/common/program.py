@@ -25,7 +25,8 @@ def run_stage(main: Callable[[], None]) -> NoReturn:
     """Run a stage's `main` and end the process: status 0, 1 for what the user can mend, 128 + signal when stopped."""
     stop_on_signals()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # in a log, too, a line shows when it is written
+        # In a log, too, a line shows when it is written; a file's name is no reason to fail after all is done.
+        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     try:
         main()
     except StageError as error:

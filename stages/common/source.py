@@ -299,9 +299,9 @@ def _read_header(text: TextFile) -> list[str]:
 
 
 def _parse_csv(text: TextFile, names: list[str]) -> pa.Table | None:
-    """The named columns as numbers if all of them are, else as text; None where a line has too many or few fields."""
+    """The named columns as the smallest numbers that hold them, else as text; None where a line isn't a row."""
     text_type = pa.dictionary(pa.int32(), pa.string())
-    for id_type, rating_type in ((pa.int32(), pa.float32()), (pa.int64(), pa.float32()), (text_type, text_type)):
+    for id_type, rating_type in ((pa.uint32(), pa.float32()), (pa.int64(), pa.float32()), (text_type, text_type)):
         types = dict(zip(names, [id_type, id_type, rating_type], strict=True))
         options = pyarrow.csv.ConvertOptions(column_types=types, include_columns=names)
         try:

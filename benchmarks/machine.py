@@ -1,0 +1,40 @@
+"""What was measured on, and with which versions: a figure without them says nothing."""
+
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = ["torch", "tensorflow", "keras", "numpy", "pandas", "pyarrow", "dvc"]
+
+
+def describe_machine() -> dict[str, str | int]:
+    """The processor, its cores that this process may use, and the memory."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1,
+        "memory_gib": round(memory / 2**30),
+        "system": platform.platform(),
+    }
+
+
+def list_versions(packages: list[str] = PACKAGES) -> dict[str, str]:
+    """Python's version and those of the packages that are installed."""
+    versions = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def _cpu_model() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

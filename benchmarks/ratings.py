@@ -1,0 +1,64 @@
+"""Simulated ratings, as a file and as the pipeline's own tables, made once and kept in the folder of work."""
+
+import sys
+from pathlib import Path
+
+import yaml
+
+from benchmarks.processes import ROOT, run
+from stages.common.params import Params, load_params
+from stages.common.ratings import Ratings, read_ratings
+
+PARTS = ("train", "validation", "test")
+BOOK_USERS = 5.34
+"""Users for each book, as in goodbooks-10k."""
+
+
+def simulate(work: Path, users: int) -> Path:
+    """A file of simulated ratings, about 18.4 for each user."""
+    path = work / f"{users}.csv"
+    if not path.exists():
+        sizes = ["--users", str(users), "--books", str(round(users / BOOK_USERS))]
+        run([sys.executable, "data/simulate.py", *sizes, "--output", str(path)])
+    return path
+
+
+def write_params(folder: Path, ratings: Path) -> Path:
+    """The project's parameters, but for the file of ratings."""
+    settings = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    settings["prepare"]["ratings"] = str(ratings.resolve())
+    path = folder / "params.yaml"
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return path
+
+
+def prepare_command(folder: Path) -> list[str]:
+    """The stage prepare-ratings, with its files in a folder that holds params.yaml."""
+    outputs = [f"--{name}={folder / name}.parquet" for name in ("ratings", "users", "books")]
+    return [sys.executable, "-m", "stages.prepare_ratings", f"--params={folder / 'params.yaml'}", *outputs]
+
+
+def split_command(folder: Path) -> list[str]:
+    """The stage split, likewise."""
+    files = [f"--{name}={folder / name}.parquet" for name in ("ratings", *PARTS)]
+    return [sys.executable, "-m", "stages.split", f"--params={folder / 'params.yaml'}", *files]
+
+
+def split_ratings(work: Path, file: Path) -> tuple[Ratings, Ratings, Ratings]:
+    """The training, validation and test rows that the pipeline makes of a file."""
+    folder = work / file.stem
+    if not (folder / "test.parquet").exists():
+        folder.mkdir(exist_ok=True)
+        write_params(folder, file)
+        run(prepare_command(folder))
+        run(split_command(folder))
+    training, validation, test = (read_ratings(folder / f"{name}.parquet") for name in PARTS)
+    return training, validation, test
+
+
+def change_params(embedding_dim: int, batch_size: int, threads: int = 1) -> Params:
+    """The project's parameters with another size of model and batch."""
+    settings = load_params(ROOT / "params.yaml").model_dump()
+    settings["model"]["embedding_dim"] = embedding_dim
+    settings["train"].update(batch_size=batch_size, threads=threads)
+    return Params.model_validate(settings)

@@ -1,0 +1,282 @@
+"""prepare-ratings: duplicates, minimum counts and numbers against a plain oracle, and the stage as a process."""
+
+import random
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stages.common.params import Prepare
+from stages.common.program import StageError
+from stages.common.ratings import Ratings
+from stages.common.source import Source, Texts
+from stages.prepare_ratings import MOST_GAPS, Prepared, enough_ratings, find_oddities, number_ids, order_pairs, prepare
+from tests.conftest import ROOT
+
+Row = tuple[Any, Any, float]
+RULES = ("last", "first", "mean")
+
+quick = settings(deadline=None, derandomize=True, max_examples=150)
+
+
+def make_settings(on_duplicate: str = "last", per_user: int = 1, per_book: int = 1) -> Prepare:
+    return Prepare.model_validate(
+        {
+            "ratings": "ratings.csv",
+            "columns": {"user": "user_id", "book": "book_id", "rating": "rating"},
+            "rating_scale": [1, 5],
+            "on_duplicate": on_duplicate,
+            "min_ratings_per_user": per_user,
+            "min_ratings_per_book": per_book,
+        }
+    )
+
+
+def make_ids(ids: tuple[Any, ...]) -> np.ndarray | Texts:
+    if isinstance(ids[0], int):
+        return np.array(ids)
+    distinct = list(dict.fromkeys(ids))
+    return Texts(distinct, np.array([distinct.index(name) for name in ids], np.int32))
+
+
+def make_source(rows: list[Row]) -> Source:
+    users, books, stars = zip(*rows, strict=True)
+    return Source(make_ids(users), make_ids(books), np.array(stars, np.float32), lambda found: f"rows {found.tolist()}")
+
+
+def named(prepared: Prepared) -> list[Row]:
+    """The prepared rows by their original ids."""
+    users, books = prepared.user_ids.to_pylist(), prepared.book_ids.to_pylist()
+    ratings = prepared.ratings
+    return [(users[u], books[b], s) for u, b, s in zip(ratings.users, ratings.books, ratings.stars, strict=True)]
+
+
+# --- The oracle: the same in plain Python, one row at a time ---
+
+
+def settle(rows: list[Row], rule: str) -> dict[tuple[Any, Any], float]:
+    stars_of: dict[tuple[Any, Any], list[float]] = {}
+    for user, book, stars in rows:
+        stars_of.setdefault((user, book), []).append(stars)
+    return {
+        pair: {"first": stars[0], "last": stars[-1], "mean": float(np.float32(sum(stars) / len(stars)))}[rule]
+        for pair, stars in stars_of.items()
+    }
+
+
+def peel(table: dict[tuple[Any, Any], float], per_user: int, per_book: int, chance: random.Random) -> None:
+    """Take away one row that must go after the other, in any order, until none must."""
+    while True:
+        users, books = Counter(user for user, _ in table), Counter(book for _, book in table)
+        doomed = [pair for pair in table if users[pair[0]] < per_user or books[pair[1]] < per_book]
+        if not doomed:
+            return
+        del table[chance.choice(doomed)]
+
+
+small_ids = st.integers(0, 6) | st.just(2**62)
+few_ids = st.sampled_from(["ann", "Bob", "c,d", "ü", "10", "9"])
+stars = st.sampled_from([1.0, 2.5, 4.0, 5.0])
+tables = st.lists(st.tuples(small_ids, small_ids, stars), min_size=1, max_size=40) | st.lists(
+    st.tuples(small_ids, few_ids, stars), min_size=1, max_size=40
+)
+
+
+@quick
+@given(
+    rows=tables, rule=st.sampled_from(RULES), per_user=st.integers(1, 4), per_book=st.integers(1, 4), seed=st.integers()
+)
+def test_prepares_as_the_oracle_does(rows: list[Row], rule: str, per_user: int, per_book: int, seed: int) -> None:
+    expected = settle(rows, rule)
+    peel(expected, per_user, per_book, random.Random(seed))  # noqa: S311, no secret
+    if not expected:
+        with pytest.raises(StageError, match="no rating is left"):
+            prepare(make_source(rows), make_settings(rule, per_user, per_book))
+        return
+
+    prepared = prepare(make_source(rows), make_settings(rule, per_user, per_book))
+
+    assert named(prepared) == sorted((*pair, stars) for pair, stars in expected.items())
+    ratings = prepared.ratings
+    for numbers, ids, least in (
+        (ratings.users, prepared.user_ids, per_user),
+        (ratings.books, prepared.book_ids, per_book),
+    ):
+        counts = np.bincount(numbers)
+        assert len(counts) == len(ids)  # numbered from 0 without gaps
+        assert counts.min() >= least
+        assert ids.to_pylist() == sorted(ids.to_pylist())
+    assert [step.rows for step in prepared.steps] == [len(rows), len(settle(rows, rule)), len(expected)]
+
+
+@quick
+@given(rows=tables, seed=st.integers())
+def test_the_order_of_the_rows_does_not_matter_without_conflicts(rows: list[Row], seed: int) -> None:
+    rows = [(user, book, stars) for (user, book), stars in settle(rows, "last").items()] * 2
+    shuffled = random.Random(seed).sample(rows, len(rows))  # noqa: S311, no secret
+    for rule in RULES:
+        one, other = (prepare(make_source(order), make_settings(rule)) for order in (rows, shuffled))
+        assert named(one) == named(other)
+
+
+@quick
+@given(rows=tables)
+def test_duplicates_can_be_an_error(rows: list[Row]) -> None:
+    pairs = [row[:2] for row in rows]
+    repeats = [place for place, pair in enumerate(pairs) if pair in pairs[:place]]
+    if not repeats:
+        prepare(make_source(rows), make_settings("error"))
+        return
+    with pytest.raises(StageError) as caught:
+        prepare(make_source(rows), make_settings("error"))
+    assert str(caught.value).startswith(f"{len(repeats):,} rows rate a book that their user has rated before")
+    assert f"(rows {repeats})" in str(caught.value)
+
+
+def test_a_table_of_nothing_but_duplicates_becomes_one_row() -> None:
+    rows = [(7, 8, 1.0), (7, 8, 5.0), (7, 8, 2.0)]
+    for rule, stars in (("last", 2.0), ("first", 1.0), ("mean", np.float32(8 / 3))):
+        assert named(prepare(make_source(rows), make_settings(rule))) == [(7, 8, stars)]
+
+
+def test_minimum_counts_hold_for_both_sides_at_once() -> None:
+    # Each step of a staircase stands on the next: taking the first away brings all of it down.
+    stairs = [(step, step + side, 3.0) for step in range(50) for side in (0, 1)]
+    block = [(user, book, 4.0) for user in (100, 101) for book in (100, 101)]
+    assert named(prepare(make_source(stairs + block), make_settings("last", 2, 2))) == block
+
+
+def test_the_largest_minimum_leaves_nothing() -> None:
+    with pytest.raises(
+        StageError, match=r"prepare\.min_ratings_per_user 2147483647 and prepare\.min_ratings_per_book 1"
+    ):
+        prepare(make_source([(1, 2, 3.0)]), make_settings("last", 2**31 - 1, 1))
+
+
+def test_enough_ratings_takes_an_empty_table() -> None:
+    empty = Ratings(np.array([], np.int32), np.array([], np.int32), np.array([], np.float32))
+    assert len(enough_ratings(empty, 2, 2)) == 0
+
+
+@quick
+@given(ids=st.lists(st.integers(0, 9) | st.integers(0, 2**63 - 1), min_size=1))
+def test_numbers_ids_in_their_order(ids: list[int]) -> None:
+    numbers, distinct = number_ids(np.array(ids))
+    assert distinct.to_pylist() == sorted(set(ids))
+    assert [distinct[int(number)].as_py() for number in numbers] == ids
+
+
+@pytest.mark.parametrize("largest", [MOST_GAPS * 3 - 1, MOST_GAPS * 3])
+def test_numbers_ids_alike_with_and_without_a_table_of_all(largest: int) -> None:
+    numbers, distinct = number_ids(np.array([largest, 2, largest], np.uint32))
+    assert numbers.tolist() == [1, 0, 1]
+    assert numbers.dtype == np.int32
+    assert distinct.equals(pa.array([2, largest]))
+
+
+numbers = st.integers(0, 3) | st.integers(0, 2**31 - 1)
+
+
+@quick
+@given(rows=st.lists(st.tuples(numbers, numbers), min_size=1))
+def test_orders_pairs_as_lexsort_does(rows: list[tuple[int, int]]) -> None:
+    users, books = np.array(rows, np.int32).T
+    np.testing.assert_array_equal(order_pairs(users, books), np.lexsort((books, users)))
+
+
+ODD: dict[str, tuple[list[Row], list[str]]] = {
+    "nothing": ([(1, 1, 1.0), (2, 2, 2.0)], []),
+    "one user": ([(1, 1, 1.0), (1, 2, 2.0)], ["all ratings are one user's"]),
+    "one book": ([(1, 1, 1.0), (2, 1, 2.0)], ["all ratings are of one book"]),
+    "equal ratings": ([(1, 1, 3.0), (2, 2, 3.0)], ["all ratings are equal: there is nothing to learn"]),
+    "names": (
+        [("12o5", 1, 1.0), ("99", 2, 2.0)],
+        ["1 of 2 user ids are no whole numbers ('12o5'): all are taken for names"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("rows", "warnings"), ODD.values(), ids=ODD)
+def test_accepts_with_a_warning(rows: list[Row], warnings: list[str]) -> None:
+    assert find_oddities(prepare(make_source(rows), make_settings())) == warnings
+
+
+# --- The stage as a process ---
+
+OUTPUTS = ("ratings.parquet", "users.parquet", "books.parquet")
+
+
+def run_stage(folder: Path, ratings: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the stage in a folder of its own, with the project's parameters but for the file's name."""
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    (folder / "params.yaml").write_text(text.replace("data/sample.csv  ", f"'{ratings}' "), encoding="utf-8")
+    outputs = [argument for name in OUTPUTS for argument in (f"--{name.partition('.')[0]}", f"out/{name}")]
+    command = [sys.executable, "-m", "stages.prepare_ratings", "--params", "params.yaml", *outputs]
+    variables = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "", **environment}
+    return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_the_process_writes_three_tables_and_says_what_went_in_and_out(tmp_path: Path) -> None:
+    rows = "user_id,book_id,rating\nann,7,3\nbob,7,4\nann,9,5\nann,7,2\n"
+    (tmp_path / "ratings.csv").write_text(rows)
+    done = run_stage(tmp_path, "ratings.csv")
+    assert done.returncode == 0, done.stderr
+    *table, warning = done.stdout.splitlines()
+    assert [line.split() for line in table] == [
+        ["ratings.csv", "rows", "users", "books"],
+        ["read", "4", "2", "2"],
+        ["one", "rating", "per", "user", "and", "book", "3", "2", "2"],
+        ["enough", "ratings", "each", "3", "2", "2"],
+        ["left", "out", "1", "0", "0"],
+        ["ratings", "from", "2", "to", "5,", "mean", "3.6667"],
+    ]
+    assert warning == "warning: 2 of 2 user ids are no whole numbers ('ann', 'bob'): all are taken for names"
+    ratings, users, books = (pq.read_table(tmp_path / "out" / name).to_pydict() for name in OUTPUTS)
+    assert ratings == {"user": [0, 0, 1], "book": [0, 1, 0], "rating": [2, 5, 4]}
+    assert users == {"user_id": ["ann", "bob"]}
+    assert books == {"book_id": [7, 9]}
+
+
+@pytest.mark.parametrize("name", ["-r $(touch x); ü .csv", "$(touch x)", ";touch x", "a\\b.csv"])
+def test_the_process_takes_any_name_for_a_file_s_name(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("user_id,book_id,rating\n1,2,3\n")
+    done = run_stage(tmp_path, name, LC_ALL="C.UTF-8")
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "out", "params.yaml"])
+
+
+REFUSED = {
+    "missing": (None, "ratings.csv doesn't exist"),
+    "wrong values": (b"user_id,book_id,rating\n1,2,9\n", "column 'rating': 1 value off the scale 1 to 5"),
+    "names in colour": (
+        b"user_id,book_id,rating\n\x1b[31mred,2,3\n",
+        r"with control characters: '\x1b[31mred' (line 2)",
+    ),
+    "Parquet cut off": (b"PAR1\x15\x04\x15", "ratings.csv is cut off or damaged"),
+    "gzip cut off": (b"\x1f\x8b\x08\0\0\0\0\0\0\x03", "ratings.csv is cut off or damaged"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), REFUSED.values(), ids=REFUSED)
+def test_the_process_refuses_in_a_few_words_and_writes_nothing(
+    content: bytes | None, message: str, tmp_path: Path
+) -> None:
+    if content is not None:
+        (tmp_path / "ratings.csv").write_bytes(content)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / OUTPUTS[0]).write_text("earlier")
+    done = run_stage(tmp_path, "ratings.csv", PYTHONIOENCODING="ascii")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ratings.csv")
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) <= 5
+    assert [path.read_text() for path in (tmp_path / "out").iterdir()] == ["earlier"]

@@ -1,0 +1,147 @@
+"""split: a partition of the rows that leaves every user and book something to train on."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stages import split
+from stages.common.params import Params, Split
+from stages.common.program import StageError
+from stages.common.ratings import Ratings, read_ratings, write_ratings
+from stages.split import TEST, TRAIN, VALIDATION, assign_parts
+from tests.conftest import ROOT, simulate
+
+quick = settings(deadline=None, derandomize=True, max_examples=150)
+
+
+def make_ratings(pairs: list[tuple[int, int]]) -> Ratings:
+    """Users and books numbered from 0 without gaps, as prepare-ratings hands them on."""
+    users, books = (np.unique(ids, return_inverse=True)[1].astype(np.int32) for ids in zip(*pairs, strict=True))
+    return Ratings(users, books, np.ones(len(pairs), np.float32))
+
+
+def make_settings(validation: float = 0.1, test: float = 0.1, seed: int = 42) -> Split:
+    return Split(validation=validation, test=test, seed=seed)
+
+
+pairs = st.sets(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1).map(sorted)
+fractions = st.floats(0.05, 0.45)
+
+
+@quick
+@given(pairs=pairs, validation=fractions, test=fractions, seed=st.integers(0, 2**32 - 1))
+def test_every_user_and_book_held_out_is_trained_on(
+    pairs: list[tuple[int, int]], validation: float, test: float, seed: int
+) -> None:
+    ratings = make_ratings(pairs)
+    try:
+        part, kept = assign_parts(ratings, make_settings(validation, test, seed))
+    except StageError as error:
+        assert "leaves none to hold out" in str(error)  # noqa: PT017, it may also succeed
+        return
+
+    assert part.shape == (len(ratings),)
+    sizes = np.bincount(part, minlength=3)
+    assert sizes.sum() == len(ratings)
+    assert 0 < sizes[VALIDATION] <= round(len(ratings) * validation)
+    assert 0 < sizes[TEST] <= round(len(ratings) * test)
+    asked_for = round(len(ratings) * validation) + round(len(ratings) * test)
+    assert sizes[VALIDATION] + sizes[TEST] + kept == min(asked_for, len(ratings))
+    for ids in (ratings.users, ratings.books):
+        assert set(ids) == set(ids[part == TRAIN])
+
+
+@quick
+@given(pairs=pairs, seed=st.integers(0, 2**32 - 1))
+def test_no_more_rows_stay_in_train_than_users_and_books_need(pairs: list[tuple[int, int]], seed: int) -> None:
+    ratings = make_ratings(pairs)
+    drawn = np.random.default_rng(seed).permutation(len(ratings))[: 2 * round(len(ratings) * 0.3)]
+    try:
+        part, kept = assign_parts(ratings, make_settings(0.3, 0.3, seed))
+    except StageError:
+        return
+    returned = drawn[part[drawn] == TRAIN]
+    assert len(returned) == kept
+    for row in returned:  # the only one in train of its user or of its book, but for others that came back too
+        others = np.setdiff1d(np.flatnonzero(part == TRAIN), returned)
+        assert not (ratings.users[row] in ratings.users[others] and ratings.books[row] in ratings.books[others])
+
+
+def test_a_large_table_is_split_as_asked(params: Params) -> None:
+    ratings = simulate(users=200, books=150, rows=8000)
+    part, kept = assign_parts(ratings, params.split)
+    sizes = np.bincount(part)
+    assert kept < 20
+    assert abs(sizes[VALIDATION] - 800) <= kept
+    assert abs(sizes[TEST] - 800) <= kept
+
+
+def test_the_seed_decides() -> None:
+    ratings = simulate(users=50, books=40, rows=1000)
+    one, again, other = (assign_parts(ratings, make_settings(seed=seed))[0] for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, again)
+    assert ((one == TEST) & (other == TEST)).sum() < (one == TEST).sum() / 2
+
+
+def test_rows_are_drawn_evenly() -> None:
+    ratings = simulate(users=20, books=20, rows=300)
+    held_out = np.sum([assign_parts(ratings, make_settings(seed=seed))[0] != TRAIN for seed in range(400)], axis=0)
+    assert abs(held_out.mean() - 80) < 2
+    assert held_out.std() < 11  # 8 is a binomial's
+
+
+@pytest.mark.parametrize(
+    ("pairs", "name"),
+    [
+        ([(0, 0)], "validation"),
+        ([(0, 0), (0, 1), (1, 0), (1, 1)], "validation"),
+        ([(row, row) for row in range(100)], "validation"),
+        ([(0, row) for row in range(100)], "validation"),
+    ],
+    ids=["one row", "four rows", "each user and book once", "one user, each book once"],
+)
+def test_refuses_a_table_that_leaves_nothing_to_hold_out(pairs: list[tuple[int, int]], name: str) -> None:
+    with pytest.raises(StageError, match=rf"split\.{name} 0\.1 of {len(pairs)} ratings leaves none to hold out"):
+        assign_parts(make_ratings(pairs), make_settings())
+
+
+# --- The stage ---
+
+PARTS = ("train", "validation", "test")
+
+
+def run_stage(folder: Path, monkeypatch: pytest.MonkeyPatch, ratings: Path) -> list[Path]:
+    outputs = [folder / f"{name}.parquet" for name in PARTS]
+    arguments = [f"--params={ROOT / 'params.yaml'}", f"--ratings={ratings}"]
+    arguments += [f"--{name}={path}" for name, path in zip(PARTS, outputs, strict=True)]
+    monkeypatch.setattr(sys, "argv", ["split", *arguments])
+    split.main()
+    return outputs
+
+
+def test_the_stage_writes_the_same_bytes_again_and_no_row_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ratings = simulate(users=50, books=40, rows=1000)
+    write_ratings(ratings, tmp_path / "ratings.parquet")
+    one, again = (run_stage(tmp_path / run, monkeypatch, tmp_path / "ratings.parquet") for run in ("one", "again"))
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in again]
+
+    parts = [read_ratings(path) for path in one]
+    rows = [row for part in parts for row in zip(part.users, part.books, part.stars, strict=True)]
+    assert sorted(rows) == list(zip(ratings.users, ratings.books, ratings.stars, strict=True))
+    train, validation, test = map(len, parts)
+    said = capsys.readouterr().out
+    assert f"{train:,} ratings to train on, {validation:,} for validation, {test:,} for the test\n" in said
+    kept = 2 * round(len(ratings) * 0.1) - validation - test
+    assert f"  {kept:,} rows stayed in train as their user's or book's only one\n" in said
+
+
+def test_the_stage_refuses_a_table_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(StageError, match="is missing; run: dvc repro"):
+        run_stage(tmp_path / "out", monkeypatch, tmp_path / "ratings.parquet")
+    assert not (tmp_path / "out").exists()
