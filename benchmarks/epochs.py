@@ -1,4 +1,4 @@
-"""The project's epochs against those that tutorials show, and both against the machine's limit: for either framework."""
+"""The project's epochs against those of tutorials, and both against the machine's limit, in either framework."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -86,9 +86,7 @@ def measure(framework: Framework, scale: Scale, work: Path) -> list[Table]:
     return [speed, share]
 
 
-def measure_steps(
-    framework: Framework, scale: Scale, training: Ratings, embedding_dim: int, batch_size: int
-) -> Steps:
+def measure_steps(framework: Framework, scale: Scale, training: Ratings, embedding_dim: int, batch_size: int) -> Steps:
     """Both epochs and the machine's two speeds, taking turns, over rows drawn at random."""
     params = change_params(embedding_dim, batch_size)
     steps = min(scale.most_steps, scale.most_rows // batch_size)

@@ -30,11 +30,13 @@ def make_epoch(params: Params, known: Ratings, rows: Ratings) -> Epoch:
         steps_per_execution=params.keras.steps_per_execution,
     )
 
-    train_one_epoch(model, rows[: params.train.batch_size], params.train.batch_size, 1)
+    batch_size = params.train.batch_size
+    first = rows[: batch_size + len(rows) % batch_size]  # with a last batch of the same size: another is traced anew
+    train_one_epoch(model, first, batch_size, 1)
 
     def epoch() -> None:
         order = shuffle_rows(len(rows), params.train.seed, 1)
-        train_one_epoch(model, rows[order], params.train.batch_size, 1)
+        train_one_epoch(model, rows[order], batch_size, 1)
 
     return epoch
 

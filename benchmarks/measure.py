@@ -62,7 +62,9 @@ class Table:
     @classmethod
     def of(cls, content: dict[str, Any]) -> "Table":
         """The table that `as_json` has described."""
-        rows = [[Spread(**cell) if isinstance(cell, dict) else cell for cell in row.values()] for row in content["rows"]]
+        rows = [
+            [Spread(**cell) if isinstance(cell, dict) else cell for cell in row.values()] for row in content["rows"]
+        ]
         return cls(content["title"], list(content["rows"][0]), rows, content["note"])
 
     def __str__(self) -> str:

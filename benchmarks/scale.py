@@ -23,6 +23,8 @@ class Scale:
     """Users of each table that is prepared and split."""
     epoch_rows: list[int]
     """Ratings of each whole epoch that is trained."""
+    peers_users: int
+    """Users of the ratings that the peers are fitted to."""
     product_size: int
     """Of the square matrices whose product shows the arithmetic's speed."""
     copy_bytes: int
@@ -40,6 +42,7 @@ SCALES = {
         process_rounds=3,
         table_users=[54_400, 326_400, 1_360_000],
         epoch_rows=[1_000_000, 25_000_000],
+        peers_users=53_424,
         product_size=2048,
         copy_bytes=1 << 28,
     ),
@@ -53,6 +56,7 @@ SCALES = {
         process_rounds=2,
         table_users=[54_400],
         epoch_rows=[100_000, 400_000],
+        peers_users=5_342,
         product_size=1024,
         copy_bytes=1 << 27,
     ),
@@ -66,6 +70,7 @@ SCALES = {
         process_rounds=1,
         table_users=[534],
         epoch_rows=[1000, 2000],
+        peers_users=534,
         product_size=64,
         copy_bytes=1 << 16,
     ),

@@ -1,5 +1,4 @@
-"""What a process takes that doesn't grow with the ratings: each stage on next to none, and a `dvc repro` that has
-nothing to do."""
+"""What a process takes whatever the ratings: each stage on next to none, and a `dvc repro` that has nothing to do."""
 
 import os
 import shutil

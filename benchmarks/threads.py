@@ -39,9 +39,7 @@ def measure(scale: Scale, work: Path) -> list[Table]:
 
 def compare(name: Name, scale: Scale, work: Path, batch_size: int) -> Spread:
     """One thread's time over that of two, each in a process of its own: TensorFlow chooses once."""
-    one, two = (
-        [in_a_process(time_epochs, name, scale, work, batch_size, threads) for threads in (1, 2)]
-    )
+    one, two = [in_a_process(time_epochs, name, scale, work, batch_size, threads) for threads in (1, 2)]
     return ratio(one, two)
 
 

@@ -71,9 +71,7 @@ def make_tutorial_epoch(params: Params, known: Ratings, rows: Ratings) -> Epoch:
     torch.set_num_threads(params.train.threads)
     model = TutorialModel(params, known.user_count, known.book_count)
     optimizer = torch.optim.Adam(model.parameters(), params.train.learning_rate)
-    dataset = TensorDataset(
-        torch.tensor(rows.books).long(), torch.tensor(rows.users).long(), torch.tensor(rows.stars)
-    )
+    dataset = TensorDataset(torch.tensor(rows.books).long(), torch.tensor(rows.users).long(), torch.tensor(rows.stars))
     loader = DataLoader(dataset, params.train.batch_size, shuffle=True)
 
     def epoch() -> float:

@@ -1,0 +1,155 @@
+"""The ablation's plan and arithmetic, and the whole of it on few ratings."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ablation.effects import Effects, find_effects, rank_conventions, to_table
+from ablation.plan import CONVENTIONS, plan_alone, plan_path
+from ablation.runs import Curves
+from stages.common.losses import Epoch, LossCurve
+from tests.conftest import copy_project, dvc, edit_params, stages_run
+
+ORDER = sorted(CONVENTIONS)
+SEEDS = 3
+
+
+def random_curves(names: list[str], seed: int) -> Curves:
+    random = np.random.default_rng(seed)
+    return {
+        name: [LossCurve([Epoch(epoch, 1.0, float(random.normal(1, 0.1))) for epoch in (1, 2)]) for _ in range(SEEDS)]
+        for name in names
+    }
+
+
+@pytest.fixture
+def curves() -> tuple[Curves, Curves, Curves]:
+    alone = [kind.name for kind in plan_alone("pytorch")]
+    return random_curves(alone, 1), random_curves(alone, 2), random_curves([kind.name for kind in plan_path(ORDER)], 3)
+
+
+@pytest.mark.parametrize(("program", "own", "other"), [("pytorch", "torch", "keras"), ("keras", "keras", "torch")])
+def test_each_convention_is_switched_alone(program: str, own: str, other: str) -> None:
+    plan = {kind.name: kind.settings() for kind in plan_alone(program)}  # type: ignore[arg-type]
+
+    assert set(plan["native"].values()) == {"native"}
+    assert set(plan["own"].values()) == {own}
+    assert set(plan["other"].values()) == {other}
+    for name in CONVENTIONS:
+        assert plan[f"alone:{name}"] == plan["own"] | {name: other}
+
+
+def test_the_path_switches_one_more_at_each_step() -> None:
+    path = [kind.settings() for kind in plan_path(ORDER)]
+
+    assert [list(step.values()).count("keras") for step in path] == [1, 2, 3, 4, 5]
+    for step, name in zip(path, ORDER, strict=False):
+        assert step[name] == "keras"
+
+
+def test_the_first_step_of_the_path_is_a_training_that_was_done_before() -> None:
+    (alone,) = [kind for kind in plan_alone("pytorch") if kind.name == f"alone:{ORDER[0]}"]
+
+    assert plan_path(ORDER)[0].conventions == alone.conventions
+
+
+@pytest.mark.parametrize("epoch", ["best_epoch", "last_epoch"])
+def test_the_parts_add_up_to_the_gap(curves: tuple[Curves, Curves, Curves], epoch: str) -> None:
+    found = find_effects(*curves, ORDER, epoch)
+
+    parts = [*found.path.values(), found.random_draws, found.remainder]
+    assert sum(part.mean for part in parts) == pytest.approx(found.gap.mean)
+    assert found.gap.mean == pytest.approx(found.pytorch.mean - found.keras.mean)
+
+
+def test_the_standard_error_is_that_of_the_differences(curves: tuple[Curves, Curves, Curves]) -> None:
+    pytorch, keras, _ = curves
+    differences = [
+        left.epochs[-1].val_loss - right.epochs[-1].val_loss
+        for left, right in zip(pytorch["native"], keras["native"], strict=True)
+    ]
+    found = find_effects(*curves, ORDER, "last_epoch")
+
+    assert found.gap.standard_error == pytest.approx(np.std(differences, ddof=1) / np.sqrt(SEEDS))
+
+
+def test_the_largest_effect_comes_first(curves: tuple[Curves, Curves, Curves]) -> None:
+    pytorch = curves[0]
+    pytorch["alone:dense_init"] = [LossCurve([Epoch(1, 1.0, 9.0)]) for _ in range(SEEDS)]  # a loss can grow, too
+
+    assert rank_conventions(pytorch)[0] == "dense_init"
+
+
+def assert_closes(effects: dict[str, dict[str, dict[str, float]]]) -> None:
+    for of_epoch in effects.values():
+        shares = of_epoch["share"]
+        assert sum(share["mean"] for share in shares.values()) == pytest.approx(1)  # type: ignore[index]
+        assert {*shares} == {*CONVENTIONS, "random_draws", "remainder"}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with few ratings, in float64, one epoch and two seeds."""
+    project = copy_project(tmp_path_factory.mktemp("project"))
+    sample = project / "data" / "sample.csv"
+    sample.write_text("".join(sample.read_text().splitlines(keepends=True)[:3000]))
+    edit_params(project, "epochs: 5", "epochs: 1")
+    edit_params(project, "precision: float32 ", "precision: float64 ")
+    file = project / "ablation" / "params.yaml"
+    file.write_text(file.read_text().replace("seeds: 5", "seeds: 2"))
+    return project
+
+
+def test_the_whole_ablation_closes_the_gap(project: Path) -> None:
+    output = dvc(project, "repro", "ablation/dvc.yaml")
+    effects = json.loads((project / "ablation" / "effects.json").read_text())
+
+    assert_closes(effects)
+    for of_epoch in effects.values():
+        assert abs(of_epoch["share"]["remainder"]["mean"]) < 1e-8
+        assert of_epoch["share"]["embedding_init"]["standard_error"] > 0
+    assert "10 trainings, 2 of them finished before" in output, "the path's first step was trained alone before"
+    for picture in ("waterfall.png", "path.png"):
+        assert (project / "ablation" / picture).read_bytes().startswith(b"\x89PNG")
+    assert stages_run(dvc(project, "repro", "ablation/dvc.yaml")) == []
+
+
+def test_an_interrupted_ablation_goes_on_where_it_stopped(project: Path, tmp_path: Path) -> None:
+    if not (project / "data" / "train.parquet").exists():
+        dvc(project, "repro", "split")
+    edit_params(project, "learning_rate: 0.001\n", "learning_rate: 0.002\n")
+    arguments = [
+        *(sys.executable, "-m", "ablation.train_alone", "--program", "pytorch"),
+        *("--params", "params.yaml", "--ablation-params", "ablation/params.yaml"),
+        *("--train", "data/train.parquet", "--validation", "data/validation.parquet"),
+        *("--curves", str(tmp_path / "curves.json")),
+    ]
+    running = subprocess.Popen(arguments, cwd=project, stdout=subprocess.PIPE, text=True)
+    assert running.stdout is not None
+    for line in running.stdout:
+        if re.match(r" +2 of 18 ", line):
+            break
+    running.send_signal(signal.SIGINT)
+    running.stdout.read()
+    assert running.wait(30) == 128 + signal.SIGINT
+    assert not (tmp_path / "curves.json").exists()
+
+    again = subprocess.run(arguments, cwd=project, stdout=subprocess.PIPE, text=True, check=True).stdout
+    found = re.search(r"18 trainings, (\d+) of them finished before", again)
+    assert found is not None
+    assert 2 <= int(found[1]) < 18
+    assert len(json.loads((tmp_path / "curves.json").read_text())) == 9
+
+
+def test_the_table_names_every_part(curves: tuple[Curves, Curves, Curves]) -> None:
+    found: Effects = find_effects(*curves, ORDER, "best_epoch")
+
+    table = to_table(found)
+    for name in (*CONVENTIONS, "random draws", "remainder", "gap"):
+        assert name in table
