@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import textwrap
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ def main() -> None:
         "versions": list_versions(),
         "tables": {},
     }
-    print(", ".join(f"{name} {value}" for name, value in {**result["machine"], **result["versions"]}.items()))
+    described = {**result["machine"], **result["versions"]}
+    print(textwrap.fill(", ".join(f"{name} {value}" for name, value in described.items()), 80))
     with tempfile.TemporaryDirectory() as temporary:
         work = arguments.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)

@@ -155,7 +155,8 @@ def cornac_mf(training: Ratings) -> Fit:
     from cornac.models import MF
 
     ids = ({user: user for user in range(training.user_count)}, {book: book for book in range(training.book_count)})
-    data = Dataset(len(ids[0]), len(ids[1]), *ids, (training.users, training.books, training.stars), seed=SEED)
+    columns = (training.users.astype(np.int64), training.books.astype(np.int64), training.stars.copy())
+    data = Dataset(len(ids[0]), len(ids[1]), *ids, columns, seed=SEED)
 
     def fit() -> Predictor:
         model = MF(k=10, num_threads=1, seed=SEED).fit(data)

@@ -33,7 +33,7 @@ class Biases:
 
 def fit_biases(train: Ratings) -> Biases:
     """Fit users' and books' biases in turn, each a damped mean of what the other leaves."""
-    mean = float(train.stars.mean(dtype=np.float64))
+    mean = train.mean
     of_users, of_books = np.zeros(train.user_count), np.zeros(train.book_count)
     for _ in range(ALTERNATIONS):
         of_users = _damped_means(train.users, train.stars - mean - of_books[train.books])

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from tqdm import tqdm
 
 from stages.common.batches import EVALUATION_BATCH, check_batch_size, shuffle_rows
@@ -55,6 +56,8 @@ def build_model(params: Params, training: Ratings) -> "keras.Model":
     rating = keras.layers.Dense(1, name=f"dense_{len(params.model.hidden_units)}")(vectors)
     model = keras.Model([book, user], rating)
     start_from(model, draw_initial_weights(params, training.user_count, training.book_count))
+    if params.model.output_bias == "mean":
+        model.layers[-1].bias.assign([training.mean])
     return model
 
 
@@ -112,12 +115,17 @@ def train(params: Params, training: Ratings, validation: Ratings) -> tuple["kera
         steps_per_execution=params.keras.steps_per_execution if params.keras.backend == "tensorflow" else 1,
     )
 
-    curve = LossCurve()
+    curve, average = LossCurve(), [np.zeros_like(weight) for weight in model.get_weights()]
     for epoch in range(1, settings.epochs + 1):
         order = shuffle_rows(len(training), settings.seed, epoch)
         train_loss = train_one_epoch(model, training[order], settings.batch_size, epoch)
+        trained = model.get_weights()
+        if settings.average_epochs:
+            average = [mean + (weight - mean) / epoch for mean, weight in zip(average, trained, strict=True)]
+            model.set_weights(average)
         if curve.record(train_loss, evaluate(model, validation)):
             best = model.get_weights()
+        model.set_weights(trained)
     model.set_weights(best)
     return model, curve
 

@@ -39,6 +39,13 @@ class Recommender(nn.Module):
             layers += [linear_by_columns(fan_in, fan_out), nn.ReLU()]
         self.dense = nn.Sequential(*layers[:-1])
 
+    @property
+    def output(self) -> nn.Linear:
+        """The layer that gives the stars."""
+        layer = self.dense[-1]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
     def forward(self, books: Tensor, users: Tensor) -> Tensor:
         """Predicted stars (batch,) for book numbers (batch,) and user numbers (batch,)."""
         return self.rate(torch.cat([self.book_embedding(books), self.user_embedding(users)], dim=1))
@@ -78,6 +85,8 @@ def build_model(params: Params, training: Ratings) -> Recommender:
     model = Recommender(params.model, training.user_count, training.book_count)
     model.to(getattr(torch, params.train.precision))
     model.start_from(draw_initial_weights(params, training.user_count, training.book_count))
+    if params.model.output_bias == "mean":
+        nn.init.constant_(model.output.bias, training.mean)
     return model
 
 
@@ -138,7 +147,7 @@ def train(params: Params, training: Ratings, validation: Ratings) -> tuple[Recom
     training_rows, validation_rows = Tensors.of(training, model), Tensors.of(validation, model)
     table_rows = parameters.joint_rows([training_rows.books, training_rows.users])
 
-    curve = LossCurve()
+    curve, average = LossCurve(), torch.zeros_like(parameters.flat.data)
     for epoch in range(1, settings.epochs + 1):
         order = torch.tensor(shuffle_rows(len(training), settings.seed, epoch), device=table_rows.device)
         # All rows are moved once, so that each batch is a slice.
@@ -147,8 +156,13 @@ def train(params: Params, training: Ratings, validation: Ratings) -> tuple[Recom
         progress = tqdm(batches, f"epoch {epoch}", leave=False, disable=None)
         losses = train_one_epoch(model, parameters, optimizer, progress)
         train_loss = average_batches(losses, settings.batch_size, epoch, len(training))
+        trained = parameters.flat.detach().clone()
+        if settings.average_epochs:
+            average += (trained - average) / epoch
+            parameters.flat.data.copy_(average)
         if curve.record(train_loss, evaluate(model, validation_rows)):
             best = parameters.flat.detach().clone()
+        parameters.flat.data.copy_(trained)
     parameters.flat.data.copy_(best)
     return model, curve
 

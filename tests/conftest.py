@@ -204,6 +204,14 @@ class Running:
         assert text in self.output, self.output
 
 
+def is_running(pid: int) -> bool:
+    """Whether the process has not yet ended: one that nobody has asked for its status since is a zombie, 'Z'."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def wait_until(condition: Callable[[], bool], seconds: float) -> None:
     """Wait for something that must come true in time."""
     deadline = time.monotonic() + seconds

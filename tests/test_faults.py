@@ -21,6 +21,7 @@ from tests.conftest import (
     dvc,
     edit_params,
     forget_results,
+    is_running,
     leftovers,
     read_outputs,
     run,
@@ -31,8 +32,8 @@ from tests.conftest import (
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's processes, limits and mounts")
 
-SOON = 5
-"""Seconds in which an orphan must have ended."""
+SOON = 20
+"""Seconds in which an orphan must have ended: it takes a tenth of one, on a machine that has nothing else to do."""
 
 VICTIMS = ["stage", "dvc"]
 
@@ -66,7 +67,7 @@ def kill(running: Running, victim: str) -> None:
     (*_, stage) = running.descendants() or [None]
     os.kill(stage if stage and victim == "stage" else running.process.pid, SIGKILL)
     running.process.wait()
-    wait_until(lambda: not (stage and Path(f"/proc/{stage}").exists()), SOON)
+    wait_until(lambda: not (stage and is_running(stage)), SOON)
 
 
 def kill_at_random_moments(project: Path, start: Start, kills: int) -> None:

@@ -15,6 +15,7 @@ from tests.conftest import (
     Start,
     dvc,
     edit_params,
+    is_running,
     leftovers,
     read_outputs,
     stage_command,
@@ -143,5 +144,5 @@ def test_a_stage_ends_with_its_dvc(small: Path, start: Start, stopping: Signals)
     running.process.send_signal(stopping)
 
     assert running.process.wait(SOON) != 0
-    wait_until(lambda: not Path(f"/proc/{stage}").exists(), SOON)
+    wait_until(lambda: not is_running(stage), SOON)
     assert leftovers(small) == []

@@ -4,15 +4,14 @@ import base64
 import json
 import shutil
 import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from stages.plot_losses import write_vega_bundle
+from tests.conftest import ROOT, commit, dvc, run
 
-ROOT = Path(__file__).parents[1]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 TORCH, KERAS = "#D55E00", "#0072B2"
 PICTURES = ("pytorch.png", "keras.png", "comparison.png")
@@ -54,14 +53,6 @@ class Page(HTMLParser):
         self.in_text = False
 
 
-def run(cwd: Path, *command: str) -> None:
-    subprocess.run(command, cwd=cwd, check=True, timeout=120)
-
-
-def dvc(cwd: Path, *arguments: str) -> None:
-    run(cwd, sys.executable, "-m", "dvc", *arguments)
-
-
 def browse(page: Path, profile: Path) -> Page:
     """Open `page` in a browser that finds no host, and read back what its scripts have drawn."""
     assert CHROMIUM is not None
@@ -92,15 +83,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def repo(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def repo(tmp_path: Path, bundle: Path) -> Path:
     """The project as its pipeline leaves it, in two commits whose curves have three and five epochs."""
-    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
-    for name in ("DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR", "DVC_SITE_CACHE_DIR"):
-        monkeypatch.setenv(name, str(tmp_path / name.lower()))
-    for role in ("AUTHOR", "COMMITTER"):
-        monkeypatch.setenv(f"GIT_{role}_NAME", "Test")
-        monkeypatch.setenv(f"GIT_{role}_EMAIL", "test@example.org")
-
     repo = tmp_path / "repo"
     for path in ("dvc.yaml", "params.yaml", ".dvc/config", ".dvc/plots-page.html", ".dvc/plots/loss-curves.json"):
         (repo / path).parent.mkdir(parents=True, exist_ok=True)
@@ -114,8 +98,7 @@ def repo(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     run(repo, "git", "init", "--quiet")
     for epochs in (3, 5):
         write_losses(losses, epochs)
-        run(repo, "git", "add", ".")
-        run(repo, "git", "commit", "--quiet", "--message", f"{epochs} epochs")
+        commit(repo, f"{epochs} epochs")
     return repo
 
 

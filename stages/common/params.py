@@ -90,6 +90,8 @@ class Model(Section):
     embedding_dim: int = Field(ge=1, le=4096)
     hidden_units: list[Annotated[int, Field(ge=1, le=65536)]]
     """The width of each hidden layer; empty for none."""
+    output_bias: Literal["convention", "mean"]
+    """Where the output layer's bias starts: as `conventions.bias_init` says, or at the mean of the training ratings."""
 
 
 class Train(Section):
@@ -98,6 +100,9 @@ class Train(Section):
     epochs: Count
     batch_size: Count
     learning_rate: float = Field(gt=0)
+    average_epochs: bool
+    """Judge and keep the mean of the weights at the ends of all epochs so far; the training itself goes on from its own
+    weights. The counterpart of stochastic weight averaging (Izmailov and others 2018), from the first epoch on."""
     seed: Seed
     """Of the initial weights and the order of the batches."""
     precision: Literal["float32", "float64"]

@@ -34,6 +34,11 @@ class Ratings:
         return Ratings(self.users[rows], self.books[rows], self.stars[rows])
 
     @property
+    def mean(self) -> float:
+        """The mean rating, in stars, summed in float64."""
+        return float(self.stars.mean(dtype=np.float64))
+
+    @property
     def user_count(self) -> int:
         """The number of users: `split` leaves each of them in the training rows."""
         return int(self.users.max(initial=-1)) + 1
