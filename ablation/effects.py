@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import MaxNLocator
 
+from ablation.curves import Curves, read_curves
 from ablation.plan import CONVENTIONS
-from ablation.runs import Curves, read_curves
 from stages.common.files import write_text
 from stages.common.losses import LossCurve, write_json
 from stages.common.pictures import GREY, KERAS, MSE_LABEL, PYTORCH, picture

@@ -24,19 +24,19 @@ from pydantic import Field
 from tqdm import tqdm
 
 from ablation.plan import Kind, Program
-from stages.common.losses import LossCurve, read_json, write_json
+from stages.common.losses import LossCurve, write_json
 from stages.common.params import Params, Section, load_params, load_settings
-from stages.common.program import StageError, end_with_parent
+from stages.common.program import end_with_parent
 from stages.common.ratings import Ratings, read_ratings
 
 CACHE = Path("ablation/cache")
 
-CODE: dict[Program, str] = {"pytorch": "stages/train_torch.py", "keras": "stages/train_keras.py"}
-SHARED_CODE = ("stages/common/batches.py", "stages/common/conventions")
+CODE: dict[Program, list[str]] = {
+    "pytorch": ["stages/train_torch.py", "stages/common/flat_parameters.py"],
+    "keras": ["stages/train_keras.py"],
+}
+SHARED_CODE = ["stages/common/batches.py", "stages/common/conventions"]
 """What a training's result depends on, besides its settings, its data and its frameworks."""
-
-Curves = dict[str, list[LossCurve]]
-"""The loss curves of each kind by its name, one for each seed."""
 
 
 class Ablation(Section):
@@ -113,7 +113,7 @@ def hash_files(paths: Sequence[Path]) -> str:
 
 def code_files(program: Program) -> Iterator[Path]:
     """The Python files of a program's training, in an order that doesn't depend on the file system."""
-    for name in (CODE[program], *SHARED_CODE):
+    for name in [*CODE[program], *SHARED_CODE]:
         path = Path(name)
         yield from sorted(path.glob("*.py")) if path.is_dir() else [path]
 
@@ -163,16 +163,3 @@ def _train_program(job: Job, training: Ratings, validation: Ratings) -> LossCurv
     from stages import train_keras
 
     return train_keras.train(job.params, training, validation)[1]
-
-
-def read_curves(path: Path) -> Curves:
-    """Read what `train_kinds` wrote.
-
-    Raises:
-        StageError: the file holds no curves.
-    """
-    try:
-        content = read_json(path)
-        return {name: [LossCurve.from_json(curve) for curve in curves] for name, curves in content.items()}
-    except (AttributeError, TypeError) as error:
-        raise StageError(f"{path} holds no loss curves; run: dvc repro ablation/dvc.yaml") from error

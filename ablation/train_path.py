@@ -3,9 +3,10 @@
 import argparse
 from pathlib import Path
 
+from ablation.curves import read_curves
 from ablation.effects import rank_conventions
 from ablation.plan import plan_path
-from ablation.runs import add_arguments, read_curves, train_kinds
+from ablation.runs import add_arguments, train_kinds
 from stages.common.program import run_stage
 
 

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -23,7 +24,7 @@ class Finished:
 
     seconds: float
     first_line_seconds: float
-    """Until it had printed its first line, or the end."""
+    """Until it had printed its first line, or to the end."""
     peak_megabytes: float
 
 
@@ -34,17 +35,21 @@ def run(command: list[str], cwd: Path = ROOT) -> Finished:
         CalledProcessError: it ended with another status than 0.
     """
     start = time.perf_counter()
-    with subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with (
+        tempfile.TemporaryFile() as errors,
+        subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=errors) as process,
+    ):
         assert process.stdout is not None
-        output = process.stdout.readline()
+        process.stdout.readline()
         first_line = time.perf_counter() - start
-        output += process.stdout.read()
+        process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        print(output, file=sys.stderr)
-        raise subprocess.CalledProcessError(process.returncode, command)
+        if process.returncode:
+            errors.seek(0)
+            print(errors.read().decode(errors="replace"), file=sys.stderr)
+            raise subprocess.CalledProcessError(process.returncode, command)
     return Finished(seconds, first_line, usage.ru_maxrss / 1024)
 
 

@@ -14,7 +14,7 @@ from benchmarks.processes import ROOT, Finished, run
 from benchmarks.scale import Scale
 
 RATINGS = 400
-IMPORTS = ["", "import pyarrow", "import torch", "import tensorflow", "import dvc.cli"]
+IMPORTS = ["", "import pyarrow", "import torch", "import tensorflow", "import dvc.repo"]
 """What stages have to load, for comparison."""
 
 

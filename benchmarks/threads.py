@@ -17,6 +17,8 @@ from benchmarks.scale import Scale
 
 BUSY = "import time\nend = time.monotonic() + 600\nwhile time.monotonic() < end: pass"
 """Ends by itself, whatever becomes of who has started it."""
+MOST_STEPS = 64
+"""Two threads that wait for each other can take a hundred times as long as one."""
 
 
 def measure(scale: Scale, work: Path) -> list[Table]:
@@ -46,7 +48,7 @@ def compare(name: Name, scale: Scale, work: Path, batch_size: int) -> Spread:
 def time_epochs(name: Name, scale: Scale, work: Path, batch_size: int, threads: int) -> list[float]:
     """The seconds of some epochs over a part of the rows."""
     training, _, _ = split_ratings(work, simulate(work, scale.users))
-    steps = min(scale.most_steps, scale.most_rows // batch_size)
+    steps = min(MOST_STEPS, scale.most_steps, scale.most_rows // batch_size)
     rows = training[np.random.default_rng(0).integers(0, len(training), steps * batch_size)]
     if name == "torch":
         from benchmarks.torch_epochs import make_epoch

@@ -137,8 +137,13 @@ def stages_run(output: str) -> list[str]:
 
 
 def read_outputs(project: Path) -> dict[str, bytes]:
-    """The outputs that are there, and dvc.lock."""
-    return {name: (project / name).read_bytes() for name in [*OUTPUTS, "dvc.lock"] if (project / name).exists()}
+    """The outputs that are there."""
+    return {name: (project / name).read_bytes() for name in OUTPUTS if (project / name).exists()}
+
+
+def read_results(project: Path) -> tuple[dict[str, bytes], object]:
+    """The outputs, and what dvc.lock says of them: its stages stand in the order in which they first ran."""
+    return read_outputs(project), yaml.safe_load((project / "dvc.lock").read_text())
 
 
 def leftovers(project: Path) -> list[Path]:

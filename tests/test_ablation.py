@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ablation.curves import Curves
 from ablation.effects import Effects, find_effects, rank_conventions, to_table
-from ablation.plan import CONVENTIONS, plan_alone, plan_path
-from ablation.runs import Curves
+from ablation.plan import CONVENTIONS, Program, plan_alone, plan_path
+from ablation.runs import CODE, code_files
 from stages.common.losses import Epoch, LossCurve
 from tests.conftest import copy_project, dvc, edit_params, stages_run
+from tests.test_dvc_yaml import imported_files
 
 ORDER = sorted(CONVENTIONS)
 SEEDS = 3
@@ -43,6 +45,17 @@ def test_each_convention_is_switched_alone(program: str, own: str, other: str) -
     assert set(plan["other"].values()) == {other}
     for name in CONVENTIONS:
         assert plan[f"alone:{name}"] == plan["own"] | {name: other}
+
+
+@pytest.mark.parametrize("program", ["pytorch", "keras"])
+def test_a_finished_training_is_kept_under_the_code_that_made_it(program: Program) -> None:
+    """All modules count but those that move no number: settings, files, reports."""
+    (trainer,) = [name for name in CODE[program] if name.startswith("stages/train_")]
+    needed = imported_files(trainer.removesuffix(".py").replace("/", "."))
+    idle = ("__init__", "files", "losses", "params", "program", "ratings")
+
+    counted = {str(file) for file in code_files(program)}
+    assert {name for name in needed - counted if Path(name).stem not in idle} == set()
 
 
 def test_the_path_switches_one_more_at_each_step() -> None:

@@ -22,7 +22,7 @@ FINDINGS = re.findall(
 def test_a_finding_can_be_seen(title: str, code: str, printed: str, tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True, check=True
     )
 
     assert done.stdout == printed

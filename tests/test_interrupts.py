@@ -18,6 +18,7 @@ from tests.conftest import (
     is_running,
     leftovers,
     read_outputs,
+    read_results,
     stage_command,
     wait_until,
 )
@@ -132,7 +133,7 @@ def test_ctrl_c_stops_dvc_and_a_later_repro_completes(
 
     edit_params(small, "epochs: 1000000", "epochs: 2")
     dvc(small, "repro")
-    assert read_outputs(small) == read_outputs(finished_small)
+    assert read_results(small) == read_results(finished_small)
 
 
 @pytest.mark.parametrize("stopping", [SIGTERM, signal.SIGKILL])

@@ -24,7 +24,7 @@ from tests.conftest import (
     dvc,
     edit_params,
     needs_goodbooks,
-    read_outputs,
+    read_results,
     run,
     stages_run,
     wait_until,
@@ -46,14 +46,14 @@ def assert_shared(project: Path, url: str, settings: Settings) -> None:
     dvc(project, "remote", "add", "--default", "store", url)
     commit(project, "Add a remote")
     log_in(project, settings)
-    assert "files pushed" in dvc(project, "push", "dvc.yaml")
+    assert "files pushed" in dvc(project, "push")
 
     clone = project.with_name("clone")
     run(project, "git", "clone", "--quiet", str(project), str(clone))
     log_in(clone, settings)
-    assert "files added" in dvc(clone, "pull", "dvc.yaml")
+    assert "files added" in dvc(clone, "pull")
     assert stages_run(dvc(clone, "repro")) == []
-    assert read_outputs(clone) == read_outputs(project)
+    assert read_results(clone) == read_results(project)
     assert run(clone, "git", "status", "--porcelain").stdout == ""
 
 
@@ -143,7 +143,11 @@ def s3_url() -> Iterator[str]:
     server.start()
     url = "http://{}:{}".format(*server.get_host_and_port())
     client = boto3.client(
-        "s3", endpoint_url=url, region_name="us-east-1", aws_access_key_id="id", aws_secret_access_key="secret"  # noqa: S106
+        "s3",
+        endpoint_url=url,
+        region_name="us-east-1",
+        aws_access_key_id="id",
+        aws_secret_access_key="secret",  # noqa: S106
     )
     client.create_bucket(Bucket="bucket")
     yield url

@@ -1,0 +1,23 @@
+"""The loss curves that the trainings of the ablation hand on."""
+
+from pathlib import Path
+from typing import TypeAlias
+
+from stages.common.losses import LossCurve, read_json
+from stages.common.program import StageError
+
+Curves: TypeAlias = dict[str, list[LossCurve]]
+"""The loss curves of each kind of training by its name, one for each seed."""
+
+
+def read_curves(path: Path) -> Curves:
+    """Read the curves that a stage of trainings wrote.
+
+    Raises:
+        StageError: the file holds no curves.
+    """
+    try:
+        content = read_json(path)
+        return {name: [LossCurve.from_json(curve) for curve in curves] for name, curves in content.items()}
+    except (AttributeError, TypeError) as error:
+        raise StageError(f"{path} holds no loss curves; run: dvc repro ablation/dvc.yaml") from error
