@@ -1,6 +1,6 @@
 """The trainings that take the gap apart.
 
-Each one is a program (PyTorch or Keras), a choice of conventions, and a seed. All but those named `native` start from
+Each one is a framework (PyTorch or Keras), a choice of conventions, and a seed. All but those named `native` start from
 weights drawn in NumPy, so that two trainings of one seed differ in nothing but the conventions between them.
 """
 
@@ -11,10 +11,10 @@ from typing import Literal
 from stages.common.conventions import Side
 from stages.common.params import Convention, Conventions
 
-Program = Literal["pytorch", "keras"]
+Framework = Literal["pytorch", "keras"]
 
-OWN_SIDE: dict[Program, Side] = {"pytorch": "torch", "keras": "keras"}
-OTHER_SIDE: dict[Program, Side] = {"pytorch": "keras", "keras": "torch"}
+OWN_SIDE: dict[Framework, Side] = {"pytorch": "torch", "keras": "keras"}
+OTHER_SIDE: dict[Framework, Side] = {"pytorch": "keras", "keras": "torch"}
 
 CONVENTIONS = tuple(Conventions.model_fields)
 """The names of all conventions."""
@@ -22,10 +22,10 @@ CONVENTIONS = tuple(Conventions.model_fields)
 
 @dataclass(frozen=True)
 class Kind:
-    """What a training is for: its name, its program and its conventions."""
+    """What a training is for: its name, its framework and its conventions."""
 
     name: str
-    program: Program
+    framework: Framework
     conventions: tuple[Convention, ...]
     """In the order of `CONVENTIONS`."""
 
@@ -34,19 +34,19 @@ class Kind:
         return dict(zip(CONVENTIONS, self.conventions, strict=True))
 
 
-def plan_alone(program: Program) -> list[Kind]:
-    """The program as it is, with all conventions its own, with all the other's, and with each one switched alone."""
-    own, other = OWN_SIDE[program], OTHER_SIDE[program]
+def plan_alone(framework: Framework) -> list[Kind]:
+    """The framework as it is, with all conventions its own, with all the other's, and with each one switched alone."""
+    own, other = OWN_SIDE[framework], OTHER_SIDE[framework]
     return [
-        Kind("native", program, tuple("native" for _ in CONVENTIONS)),
-        Kind("own", program, switch(own, other, [])),
-        Kind("other", program, switch(own, other, CONVENTIONS)),
-        *(Kind(f"alone:{name}", program, switch(own, other, [name])) for name in CONVENTIONS),
+        Kind("native", framework, tuple("native" for _ in CONVENTIONS)),
+        Kind("own", framework, switch(own, other, [])),
+        Kind("other", framework, switch(own, other, CONVENTIONS)),
+        *(Kind(f"alone:{name}", framework, switch(own, other, [name])) for name in CONVENTIONS),
     ]
 
 
 def plan_path(order: Sequence[str]) -> list[Kind]:
-    """PyTorch on its way to Keras's conventions: one more switched at each step, the two ends left out."""
+    """PyTorch on its path to Keras's conventions: one more switched at each step, the two ends left out."""
     return [
         Kind(f"path:{name}", "pytorch", switch("torch", "keras", order[:position]))
         for position, name in enumerate(order[:-1], start=1)

@@ -16,6 +16,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -23,19 +24,21 @@ from pathlib import Path
 from pydantic import Field
 from tqdm import tqdm
 
-from ablation.plan import Kind, Program
-from stages.common.losses import LossCurve, write_json
+from ablation.plan import Framework, Kind
+from stages.common.losses import LossCurve, read_json, write_json
 from stages.common.params import Params, Section, load_params, load_settings
-from stages.common.program import end_with_parent
+from stages.common.program import StageError, stop_on_signals
 from stages.common.ratings import Ratings, read_ratings
 
 CACHE = Path("ablation/cache")
 
-CODE: dict[Program, list[str]] = {
+CODE: dict[Framework, list[str]] = {
     "pytorch": ["stages/train_torch.py", "stages/common/flat_parameters.py"],
     "keras": ["stages/train_keras.py"],
 }
-SHARED_CODE = ["stages/common/batches.py", "stages/common/conventions"]
+SHARED_CODE = [
+    *("stages/common/batches.py", "stages/common/losses.py", "stages/common/ratings.py", "stages/common/conventions"),
+]
 """What a training's result depends on, besides its settings, its data and its frameworks."""
 
 
@@ -75,8 +78,8 @@ def train_kinds(kinds: Sequence[Kind], arguments: argparse.Namespace) -> None:
     """Train each kind from each seed, and write all curves."""
     params = load_params(arguments.params)
     ablation = load_settings(arguments.ablation_params, AblationParams).ablation
-    program = kinds[0].program
-    inputs = hash_files([arguments.train, arguments.validation, *code_files(program)])
+    framework = kinds[0].framework
+    inputs = hash_files([arguments.train, arguments.validation, *code_files(framework)])
     jobs = [plan_job(kind, seed, params, inputs) for kind in kinds for seed in range(ablation.seeds)]
 
     waiting = [job for job in jobs if not job.file.exists()]
@@ -85,7 +88,7 @@ def train_kinds(kinds: Sequence[Kind], arguments: argparse.Namespace) -> None:
 
     curves: dict[str, list[object]] = {}
     for job in jobs:
-        curves.setdefault(job.kind.name, []).append(json.loads(job.file.read_text(encoding="utf-8")))
+        curves.setdefault(job.kind.name, []).append(read_json(job.file))
     write_json(arguments.curves, curves)
 
 
@@ -93,11 +96,11 @@ def plan_job(kind: Kind, seed: int, params: Params, inputs: str) -> Job:
     """The training's settings, and its file, which is named after a hash of all that it depends on."""
     settings = params.model_dump()
     settings["conventions"] = kind.settings()
-    settings["train"]["seed"] = params.train.seed + seed
-    settings["keras"]["backend"] = "tensorflow"
+    settings["train"]["seed"] = (params.train.seed + seed) % 2**32
+    settings["keras"]["backend"], settings["torch"]["device"] = "tensorflow", "cpu"
     relevant = {section: settings[section] for section in ("model", "train", "conventions")}
     frameworks = {name: version(name) for name in ("torch", "keras", "tensorflow", "numpy")}
-    identity = json.dumps([kind.program, relevant, frameworks, inputs], sort_keys=True)
+    identity = json.dumps([kind.framework, relevant, frameworks, inputs], sort_keys=True)
     name = hashlib.sha256(identity.encode()).hexdigest()[:24]
     return Job(kind, seed, Params.model_validate(settings), CACHE / f"{name}.json")
 
@@ -111,9 +114,9 @@ def hash_files(paths: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def code_files(program: Program) -> Iterator[Path]:
-    """The Python files of a program's training, in an order that doesn't depend on the file system."""
-    for name in [*CODE[program], *SHARED_CODE]:
+def code_files(framework: Framework) -> Iterator[Path]:
+    """The Python files of a framework's training, in an order that doesn't depend on the file system."""
+    for name in [*CODE[framework], *SHARED_CODE]:
         path = Path(name)
         yield from sorted(path.glob("*.py")) if path.is_dir() else [path]
 
@@ -130,13 +133,17 @@ def train_jobs(jobs: Sequence[Job], train: Path, validation: Path, workers: int)
                 for done, future in enumerate(finished, start=1):
                     report = f"{done:>4} of {len(jobs)}  {future.result()}"
                     finished.write(report)
+        except BrokenProcessPool as error:
+            raise StageError(
+                "a training's process has ended, perhaps for want of memory; run the stage again"
+            ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
 def _start_worker() -> None:
-    end_with_parent()
+    stop_on_signals()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends this one
     os.environ["TQDM_DISABLE"] = "1"
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -144,19 +151,18 @@ def _start_worker() -> None:
 
 def _train(job: Job, train: Path, validation: Path) -> str:
     with contextlib.redirect_stdout(io.StringIO()):
-        curve = _train_program(job, _read_once(train), _read_once(validation))
+        curve = _train_framework(job, _read_once(train), _read_once(validation))
     write_json(job.file, curve.to_json())
     best = curve.best
-    return (
-        f"{job.kind.program} {job.kind.name}, seed {job.seed}: best val_loss {best.val_loss:.5f} in epoch {best.epoch}"
-    )
+    name = f"{job.kind.framework} {job.kind.name}, seed {job.seed}"
+    return f"{name}: best val_loss {best.val_loss:.5f} in epoch {best.epoch}"
 
 
 _read_once = functools.cache(read_ratings)
 
 
-def _train_program(job: Job, training: Ratings, validation: Ratings) -> LossCurve:
-    if job.kind.program == "pytorch":
+def _train_framework(job: Job, training: Ratings, validation: Ratings) -> LossCurve:
+    if job.kind.framework == "pytorch":
         from stages import train_torch
 
         return train_torch.train(job.params, training, validation)[1]

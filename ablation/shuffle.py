@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages import train_keras
+from stages.common.batches import EVALUATION_BATCH
 from stages.common.params import Params, load_params
 from stages.common.program import run_stage
 from stages.common.ratings import Ratings, read_ratings
@@ -24,14 +25,18 @@ def fit_once(params: Params, training: Ratings, validation: Ratings) -> list[flo
     import keras
 
     model = train_keras.build_model(params, training)
-    model.compile(keras.optimizers.Adam(params.train.learning_rate), loss="mean_squared_error", steps_per_execution=32)
+    model.compile(
+        keras.optimizers.Adam(params.train.learning_rate),
+        loss="mean_squared_error",
+        steps_per_execution=params.keras.steps_per_execution,
+    )
     history = model.fit(
         [training.books, training.users],
         training.stars,
         params.train.batch_size,
         epochs=params.train.epochs,
         validation_data=([validation.books, validation.users], validation.stars),
-        validation_batch_size=8192,
+        validation_batch_size=EVALUATION_BATCH,
         verbose=0,
     )
     losses: list[float] = history.history["val_loss"]

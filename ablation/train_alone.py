@@ -1,4 +1,4 @@
-"""One program as it is, with each convention switched alone, and with all of them switched."""
+"""One framework as it is, with each convention switched alone, and with all of them switched."""
 
 import argparse
 
@@ -10,10 +10,10 @@ from stages.common.program import run_stage
 def main() -> None:
     """Run the stage: arguments, read, do, write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--program", choices=["pytorch", "keras"], required=True)
+    parser.add_argument("--framework", choices=["pytorch", "keras"], required=True)
     add_arguments(parser)
     arguments = parser.parse_args()
-    train_kinds(plan_alone(arguments.program), arguments)
+    train_kinds(plan_alone(arguments.framework), arguments)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""PyTorch on its way from its own conventions to Keras's, the one with the largest effect switched first."""
+"""PyTorch on its path from its own conventions to Keras's, the one with the largest effect switched first."""
 
 import argparse
 from pathlib import Path

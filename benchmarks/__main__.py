@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import describe_machine, list_versions
-from benchmarks.measure import Table
+from benchmarks.measure import WIDTH, Table
 from benchmarks.processes import ROOT
 from benchmarks.ratings import simulate, split_ratings
 from benchmarks.scale import SCALES
 
-GROUPS = ["torch_epochs", "keras_epochs", "growth", "threads", "preparation", "startup", "peers"]
+GROUPS = ["torch_epochs", "keras_epochs", "growth", "preparation", "startup", "threads", "peers"]
+SLOW = ["growth", "threads"]
+"""Groups of the full scale only, unless they are asked for."""
 
 
 def main() -> None:
@@ -33,11 +35,11 @@ def main() -> None:
         "tables": {},
     }
     described = {**result["machine"], **result["versions"]}
-    print(textwrap.fill(", ".join(f"{name} {value}" for name, value in described.items()), 80))
+    print(textwrap.fill(", ".join(f"{name} {value}" for name, value in described.items()), WIDTH))
     with tempfile.TemporaryDirectory() as temporary:
         work = arguments.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
-        for group in arguments.only or GROUPS:
+        for group in arguments.only or [name for name in GROUPS if arguments.scale == "full" or name not in SLOW]:
             result["tables"][group] = measure(group, arguments, work.resolve())
             for table in result["tables"][group]:
                 print(f"\n{Table.of(table)}", flush=True)

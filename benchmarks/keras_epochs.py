@@ -25,7 +25,10 @@ def make_epoch(params: Params, known: Ratings, rows: Ratings) -> Epoch:
 
     model = build_model(params, known)
     model.compile(
-        make_adam(params.train.learning_rate, resolve_adam(params.conventions, KERAS_PROGRAMS["tensorflow"])),
+        make_adam(
+            params.train.learning_rate,
+            resolve_adam(params.conventions, KERAS_PROGRAMS["tensorflow"], params.train.precision),
+        ),
         loss="mean_squared_error",
         steps_per_execution=params.keras.steps_per_execution,
     )

@@ -23,6 +23,7 @@ class Finished:
     """What a command took."""
 
     seconds: float
+    cpu_seconds: float
     first_line_seconds: float
     """Until it had printed its first line, or to the end."""
     peak_megabytes: float
@@ -50,7 +51,7 @@ def run(command: list[str], cwd: Path = ROOT) -> Finished:
             errors.seek(0)
             print(errors.read().decode(errors="replace"), file=sys.stderr)
             raise subprocess.CalledProcessError(process.returncode, command)
-    return Finished(seconds, first_line, usage.ru_maxrss / 1024)
+    return Finished(seconds, usage.ru_utime + usage.ru_stime, first_line, usage.ru_maxrss / 1024)
 
 
 def in_a_process(

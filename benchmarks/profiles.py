@@ -56,9 +56,9 @@ def report(name: str, epoch: Epoch, steps: int, profile: Callable[[Epoch], Count
     epoch()
     seconds = []
     for _ in range(ROUNDS):
-        start = time.perf_counter()
+        start = time.process_time()
         epoch()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     step = 1e6 * Spread.of(seconds).median / steps
     microseconds = profile(epoch)
     total = sum(microseconds.values()) / steps

@@ -39,6 +39,7 @@ def measure(scale: Scale, work: Path) -> list[Table]:
             name,
             Spread.of(process.first_line_seconds for process in processes),
             Spread.of(process.seconds for process in processes),
+            Spread.of(process.cpu_seconds for process in processes),
             round(Spread.of(process.peak_megabytes for process in processes).median),
         ]
         for name, processes in finished.items()
@@ -46,7 +47,7 @@ def measure(scale: Scale, work: Path) -> list[Table]:
     return [
         Table(
             f"Start-up: {RATINGS} ratings, one epoch",
-            ["process", "to first line, s", "to end, s", "peak MB"],
+            ["process", "to first line, s", "to end, s", "CPU s", "MB"],
             rows,
             "A trainer's first line names its framework, which is loaded then; the graph is traced after it.",
         )

@@ -32,7 +32,9 @@ def make_epoch(params: Params, known: Ratings, rows: Ratings) -> Epoch:
     torch.set_num_threads(settings.threads)
     model = build_model(params, known)
     parameters = FlatParameters([model.book_embedding, model.user_embedding], [*model.dense.parameters()])
-    optimizer = make_adam(parameters, settings.learning_rate, resolve_adam(params.conventions, "pytorch"))
+    optimizer = make_adam(
+        parameters, settings.learning_rate, resolve_adam(params.conventions, "pytorch", settings.precision)
+    )
     data = Tensors.of(rows, model)
     table_rows = parameters.joint_rows([data.books, data.users])
 
@@ -41,7 +43,7 @@ def make_epoch(params: Params, known: Ratings, rows: Ratings) -> Epoch:
         order = torch.tensor(shuffle_rows(len(data), settings.seed, 1))
         shuffled = (table_rows[order], data.stars[order])
         batches = list(zip(*(column.split(settings.batch_size) for column in shuffled), strict=True))
-        train_one_epoch(model, parameters, optimizer, batches)
+        train_one_epoch(model, parameters, optimizer, batches, 1)
         torch.set_flush_denormal(False)
 
     return epoch

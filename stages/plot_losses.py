@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from stages.common.files import write_text
-from stages.common.losses import LossCurve, read_curve, read_json
+from stages.common.losses import LossCurve, read_baselines, read_curve
 from stages.common.pictures import GREY, KERAS, MSE_LABEL, PYTORCH, picture
 from stages.common.program import run_stage
 
@@ -90,13 +90,6 @@ def main() -> None:
     plot_curves({"Keras": curves["Keras"]}, baselines, "Keras", arguments.keras_plot)
     plot_curves(curves, baselines, "The same network in PyTorch and in Keras", arguments.comparison_plot)
     write_vega_bundle(arguments.vega)
-
-
-def read_baselines(path: Path) -> dict[str, float]:
-    """The `val_loss` of each baseline, by the name that it has in the pictures."""
-    losses = read_json(path)
-    names = {"global_mean": "mean of all ratings", "biases": "user + book bias"}
-    return {label: losses[name]["val_loss"] for name, label in names.items()}
 
 
 if __name__ == "__main__":

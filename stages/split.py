@@ -68,7 +68,7 @@ def main() -> None:
         write_ratings(ratings[np.flatnonzero(part == value)], path)  # half the time of a mask
     train, validation, test = np.bincount(part, minlength=3)
     print(f"{train:,} ratings to train on, {validation:,} for validation, {test:,} for the test")
-    print(f"  {kept:,} rows stayed in train as their user's or book's only one")
+    print(f"  {kept:,} rows stayed in train so that their user and book have one there")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from stages.common.batches import EVALUATION_BATCH, check_batch_size, shuffle_rows
-from stages.common.conventions import KERAS_PROGRAMS, resolve_adam
+from stages.common.conventions import KERAS_PROGRAMS, AdamConventions, resolve_adam
 from stages.common.conventions.weights import InitialWeights, draw_initial_weights
 from stages.common.files import write_bytes
 from stages.common.losses import LossCurve, diverged, write_curve
@@ -35,14 +35,11 @@ def build_model(params: Params, training: Ratings) -> "keras.Model":
     """
     import keras
 
-    from stages.common.conventions.keras_adam import SparseEmbedding
+    from stages.common.conventions.keras_adam import choose_embedding
 
     keras.utils.set_random_seed(params.train.seed)
     set_precision(params.train.precision)
-    sparse = (
-        keras.backend.backend() == "torch" and resolve_adam(params.conventions, "keras-torch").repeated_rows == "keras"
-    )
-    embedding = SparseEmbedding if sparse else keras.layers.Embedding
+    embedding = choose_embedding(adam_conventions(params))
     book = keras.Input((), dtype="int32", name="book")
     user = keras.Input((), dtype="int32", name="user")
     vectors = keras.layers.Concatenate()(
@@ -59,6 +56,11 @@ def build_model(params: Params, training: Ratings) -> "keras.Model":
     if params.model.output_bias == "mean":
         model.layers[-1].bias.assign([training.mean])
     return model
+
+
+def adam_conventions(params: Params) -> AdamConventions:
+    """Whose way Adam follows."""
+    return resolve_adam(params.conventions, KERAS_PROGRAMS[params.keras.backend], params.train.precision)
 
 
 def start_from(model: "keras.Model", weights: InitialWeights) -> None:
@@ -110,7 +112,7 @@ def train(params: Params, training: Ratings, validation: Ratings) -> tuple["kera
     check_batch_size(settings.batch_size, len(training))
     model = build_model(params, training)
     model.compile(
-        make_adam(settings.learning_rate, resolve_adam(params.conventions, KERAS_PROGRAMS[params.keras.backend])),
+        make_adam(settings.learning_rate, adam_conventions(params)),
         loss="mean_squared_error",
         steps_per_execution=params.keras.steps_per_execution if params.keras.backend == "tensorflow" else 1,
     )
@@ -168,7 +170,7 @@ def describe_engine() -> str:
     if keras.backend.backend() == "torch":
         import torch
 
-        return f"PyTorch {torch.__version__} on {torch.get_default_device()}"
+        return f"PyTorch {torch.__version__} on {keras.ops.zeros(()).device}"
     import tensorflow as tf
 
     devices = tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("CPU")

@@ -1,15 +1,13 @@
 """train-torch: the recommender in PyTorch."""
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
+import safetensors.torch
 import torch
-from numpy.typing import NDArray
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 from tqdm import tqdm
@@ -55,19 +53,6 @@ class Recommender(nn.Module):
         stars: Tensor = self.dense(vectors)
         return stars.squeeze(1)
 
-    @torch.no_grad()
-    def start_from(self, weights: InitialWeights) -> None:
-        """Take over the weights that are given; PyTorch keeps a kernel as (fan_out, fan_in)."""
-        if weights.book_embedding is not None:
-            self.book_embedding.weight.copy_(torch.from_numpy(weights.book_embedding))
-        if weights.user_embedding is not None:
-            self.user_embedding.weight.copy_(torch.from_numpy(weights.user_embedding))
-        layers = [layer for layer in self.dense if isinstance(layer, nn.Linear)]
-        for layer, kernel in zip(layers, weights.kernels or [], strict=False):
-            layer.weight.copy_(torch.from_numpy(kernel.T))
-        for layer, bias in zip(layers, weights.biases or [], strict=False):
-            layer.bias.copy_(torch.from_numpy(bias))
-
 
 def linear_by_columns(fan_in: int, fan_out: int) -> nn.Linear:
     """A linear layer whose weight lies column after column in memory.
@@ -84,10 +69,24 @@ def build_model(params: Params, training: Ratings) -> Recommender:
     torch.manual_seed(params.train.seed)
     model = Recommender(params.model, training.user_count, training.book_count)
     model.to(getattr(torch, params.train.precision))
-    model.start_from(draw_initial_weights(params, training.user_count, training.book_count))
+    start_from(model, draw_initial_weights(params, training.user_count, training.book_count))
     if params.model.output_bias == "mean":
         nn.init.constant_(model.output.bias, training.mean)
     return model
+
+
+@torch.no_grad()
+def start_from(model: Recommender, weights: InitialWeights) -> None:
+    """Take over the weights that are given; PyTorch keeps a kernel as (fan_out, fan_in)."""
+    if weights.book_embedding is not None:
+        model.book_embedding.weight.copy_(torch.from_numpy(weights.book_embedding))
+    if weights.user_embedding is not None:
+        model.user_embedding.weight.copy_(torch.from_numpy(weights.user_embedding))
+    layers = [layer for layer in model.dense if isinstance(layer, nn.Linear)]
+    for layer, kernel in zip(layers, weights.kernels or [], strict=False):
+        layer.weight.copy_(torch.from_numpy(kernel.T))
+    for layer, bias in zip(layers, weights.biases or [], strict=False):
+        layer.bias.copy_(torch.from_numpy(bias))
 
 
 @dataclass(frozen=True)
@@ -110,21 +109,24 @@ class Tensors:
 
 
 def train_one_epoch(
-    model: Recommender, parameters: FlatParameters, optimizer: Adam, batches: Iterable[tuple[Tensor, Tensor]]
-) -> NDArray[np.floating]:
-    """Train on each batch once: rows of the joint table (batch, 2) and stars (batch,).
+    model: Recommender,
+    parameters: FlatParameters,
+    optimizer: Adam,
+    batches: Sequence[tuple[Tensor, Tensor]],
+    epoch: int,
+) -> float:
+    """Train on each batch once; the mean of the examples' losses as they were then.
 
-    Returns:
-        The loss of each batch as it was then, shape (steps,).
+    A batch is rows of the joint table (batch, 2) and stars (batch,).
     """
     losses = []
-    for rows, stars in batches:
+    for rows, stars in tqdm(batches, f"epoch {epoch}", leave=False, disable=None):
         vectors = parameters.look_up(rows)
         loss = mse_loss(model.rate(vectors), stars)
         loss.backward()
         optimizer.step(rows, vectors)
         losses.append(loss.detach())
-    return torch.stack(losses).numpy(force=True)
+    return average_batches(torch.stack(losses).numpy(force=True), [len(stars) for _, stars in batches], epoch)
 
 
 @torch.inference_mode()
@@ -143,7 +145,9 @@ def train(params: Params, training: Ratings, validation: Ratings) -> tuple[Recom
     torch.set_flush_denormal(True)  # Adam's means of rows not seen for long fade into numbers that are slow to compute
     model = build_model(params, training).to(choose_device(params.torch.device))
     parameters = FlatParameters([model.book_embedding, model.user_embedding], [*model.dense.parameters()])
-    optimizer = make_adam(parameters, settings.learning_rate, resolve_adam(params.conventions, "pytorch"))
+    optimizer = make_adam(
+        parameters, settings.learning_rate, resolve_adam(params.conventions, "pytorch", settings.precision)
+    )
     training_rows, validation_rows = Tensors.of(training, model), Tensors.of(validation, model)
     table_rows = parameters.joint_rows([training_rows.books, training_rows.users])
 
@@ -153,9 +157,7 @@ def train(params: Params, training: Ratings, validation: Ratings) -> tuple[Recom
         # All rows are moved once, so that each batch is a slice.
         shuffled = (table_rows[order], training_rows.stars[order])
         batches = list(zip(*(column.split(settings.batch_size) for column in shuffled), strict=True))
-        progress = tqdm(batches, f"epoch {epoch}", leave=False, disable=None)
-        losses = train_one_epoch(model, parameters, optimizer, progress)
-        train_loss = average_batches(losses, settings.batch_size, epoch, len(training))
+        train_loss = train_one_epoch(model, parameters, optimizer, batches, epoch)
         trained = parameters.flat.detach().clone()
         if settings.average_epochs:
             average += (trained - average) / epoch
@@ -183,9 +185,12 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def copy_weights(model: Recommender) -> dict[str, Tensor]:
-    """The weights by name, each in memory of its own, row after row."""
-    return {name: weight.clone(memory_format=torch.contiguous_format) for name, weight in model.state_dict().items()}
+def save(model: Recommender) -> bytes:
+    """The weights by name, as safetensors."""
+    weights = model.state_dict().items()
+    return safetensors.torch.save(
+        {name: weight.clone(memory_format=torch.contiguous_format) for name, weight in weights}
+    )
 
 
 def main() -> None:
@@ -207,7 +212,7 @@ def main() -> None:
     model, curve = train(params, training, validation)
     test_loss = evaluate(model, Tensors.of(test, model))
 
-    write_bytes(arguments.weights, save({name: weight.contiguous() for name, weight in model.state_dict().items()}))
+    write_bytes(arguments.weights, save(model))
     write_curve(arguments.losses, "pytorch", curve, test_loss)
     print(f"best epoch {curve.best.epoch}: val_loss {curve.best.val_loss:.5f}, test_loss {test_loss:.5f}")
 

@@ -203,10 +203,14 @@ class Running:
                 found += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
         return found[1:]
 
-    def wait_for(self, text: str, seconds: float = 60) -> None:
+    def wait_for(self, text: str, seconds: float = 120) -> None:
         """Wait until it has printed `text`."""
-        wait_until(lambda: text in self.output or self.process.poll() is not None, seconds)
+        self.wait_for_end_or(text, seconds)
         assert text in self.output, self.output
+
+    def wait_for_end_or(self, text: str, seconds: float = 120) -> None:
+        """Wait until it has printed `text` or has ended."""
+        wait_until(lambda: text in self.output or self.process.poll() is not None, seconds)
 
 
 def is_running(pid: int) -> bool:

@@ -8,14 +8,15 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from ablation.curves import Curves
-from ablation.effects import Effects, find_effects, rank_conventions, to_table
-from ablation.plan import CONVENTIONS, Program, plan_alone, plan_path
+from ablation.effects import Effects, find_effects, rank_conventions, share_of, to_table
+from ablation.plan import CONVENTIONS, Framework, plan_alone, plan_path
 from ablation.runs import CODE, code_files
 from stages.common.losses import Epoch, LossCurve
-from tests.conftest import copy_project, dvc, edit_params, stages_run
+from tests.conftest import copy_project, dvc, edit_params, run, stages_run
 from tests.test_dvc_yaml import imported_files
 
 ORDER = sorted(CONVENTIONS)
@@ -36,9 +37,9 @@ def curves() -> tuple[Curves, Curves, Curves]:
     return random_curves(alone, 1), random_curves(alone, 2), random_curves([kind.name for kind in plan_path(ORDER)], 3)
 
 
-@pytest.mark.parametrize(("program", "own", "other"), [("pytorch", "torch", "keras"), ("keras", "keras", "torch")])
-def test_each_convention_is_switched_alone(program: str, own: str, other: str) -> None:
-    plan = {kind.name: kind.settings() for kind in plan_alone(program)}  # type: ignore[arg-type]
+@pytest.mark.parametrize(("framework", "own", "other"), [("pytorch", "torch", "keras"), ("keras", "keras", "torch")])
+def test_each_convention_is_switched_alone(framework: str, own: str, other: str) -> None:
+    plan = {kind.name: kind.settings() for kind in plan_alone(framework)}  # type: ignore[arg-type]
 
     assert set(plan["native"].values()) == {"native"}
     assert set(plan["own"].values()) == {own}
@@ -47,14 +48,14 @@ def test_each_convention_is_switched_alone(program: str, own: str, other: str) -
         assert plan[f"alone:{name}"] == plan["own"] | {name: other}
 
 
-@pytest.mark.parametrize("program", ["pytorch", "keras"])
-def test_a_finished_training_is_kept_under_the_code_that_made_it(program: Program) -> None:
+@pytest.mark.parametrize("framework", ["pytorch", "keras"])
+def test_a_finished_training_is_kept_under_the_code_that_made_it(framework: Framework) -> None:
     """All modules count but those that move no number: settings, files, reports."""
-    (trainer,) = [name for name in CODE[program] if name.startswith("stages/train_")]
+    (trainer,) = [name for name in CODE[framework] if name.startswith("stages/train_")]
     needed = imported_files(trainer.removesuffix(".py").replace("/", "."))
-    idle = ("__init__", "files", "losses", "params", "program", "ratings")
+    idle = ("__init__", "files", "params", "program")
 
-    counted = {str(file) for file in code_files(program)}
+    counted = {str(file) for file in code_files(framework)}
     assert {name for name in needed - counted if Path(name).stem not in idle} == set()
 
 
@@ -76,8 +77,8 @@ def test_the_first_step_of_the_path_is_a_training_that_was_done_before() -> None
 def test_the_parts_add_up_to_the_gap(curves: tuple[Curves, Curves, Curves], epoch: str) -> None:
     found = find_effects(*curves, ORDER, epoch)
 
-    parts = [*found.path.values(), found.random_draws, found.remainder]
-    assert sum(part.mean for part in parts) == pytest.approx(found.gap.mean)
+    assert sum(part.mean for part in found.parts.values()) == pytest.approx(found.gap.mean)
+    assert sum(share.mean for share in found.shares.values()) == pytest.approx(1)
     assert found.gap.mean == pytest.approx(found.pytorch.mean - found.keras.mean)
 
 
@@ -90,6 +91,15 @@ def test_the_standard_error_is_that_of_the_differences(curves: tuple[Curves, Cur
     found = find_effects(*curves, ORDER, "last_epoch")
 
     assert found.gap.standard_error == pytest.approx(np.std(differences, ddof=1) / np.sqrt(SEEDS))
+
+
+def test_a_share_that_is_the_same_for_each_seed_has_no_error() -> None:
+    gap = pd.Series([0.1, 0.2, 0.4])
+
+    share = share_of(0.25 * gap, gap)
+    assert share.mean == pytest.approx(0.25)
+    assert share.standard_error == pytest.approx(0)
+    assert share_of(pd.Series([0.1, 0.1, 0.1]), gap).standard_error > 0
 
 
 def test_the_largest_effect_comes_first(curves: tuple[Curves, Curves, Curves]) -> None:
@@ -138,7 +148,7 @@ def test_an_interrupted_ablation_goes_on_where_it_stopped(project: Path, tmp_pat
         dvc(project, "repro", "split")
     edit_params(project, "learning_rate: 0.001\n", "learning_rate: 0.002\n")
     arguments = [
-        *(sys.executable, "-m", "ablation.train_alone", "--program", "pytorch"),
+        *(sys.executable, "-m", "ablation.train_alone", "--framework", "pytorch"),
         *("--params", "params.yaml", "--ablation-params", "ablation/params.yaml"),
         *("--train", "data/train.parquet", "--validation", "data/validation.parquet"),
         *("--curves", str(tmp_path / "curves.json")),
@@ -158,6 +168,15 @@ def test_an_interrupted_ablation_goes_on_where_it_stopped(project: Path, tmp_pat
     assert found is not None
     assert 2 <= int(found[1]) < 18
     assert len(json.loads((tmp_path / "curves.json").read_text())) == 9
+
+
+def test_the_cost_of_one_order_is_measured(project: Path) -> None:
+    output = run(project, sys.executable, "-m", "ablation.shuffle", "--seeds", "2").stdout
+
+    rows = re.findall(
+        r"^(a fresh order each epoch|fit\(shuffle=True\), seeded) +[\d.]+ ± [\d.]+$", output, re.MULTILINE
+    )
+    assert len(rows) == 2
 
 
 def test_the_table_names_every_part(curves: tuple[Curves, Curves, Curves]) -> None:

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,11 +68,3 @@ def test_contenders_take_turns_and_the_first_round_does_not_count() -> None:
 
 def test_a_ratio_is_taken_round_by_round() -> None:
     assert ratio([2.0, 30.0, 4.0], [1.0, 10.0, 4.0]) == Spread(2.0, 1.0, 3.0)
-
-
-def test_a_folder_of_the_repository_has_no_results_without_machine_and_versions() -> None:
-    for path in Path(ROOT / "benchmarks" / "results").glob("*.json"):
-        content = json.loads(path.read_text())
-        if isinstance(content, dict):
-            assert content["machine"], path
-            assert content["versions"], path

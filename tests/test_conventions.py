@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import kstest
 
-from stages.common.conventions import OWN_ADAM, AdamConventions, Side, resolve_adam
+from stages.common.conventions import AdamConventions, Program, Side, own_adam, resolve_adam
 from stages.common.conventions.torch_adam import Adam, ConventionalAdam, make_adam
 from stages.common.conventions.weights import draw_initial_weights
 from stages.common.flat_parameters import FlatParameters
-from stages.common.params import Params
+from stages.common.params import Params, Precision
 from stages.common.ratings import Ratings
 from stages.train_torch import build_model
 from tests.adam_reference import GRADIENTS, LEARNING_RATE, ROWS, START, reference_adam
@@ -113,7 +113,7 @@ def test_pytorchs_own_adam_is_what_its_conventions_say() -> None:
         (embedding(torch.from_numpy(batch)) * torch.from_numpy(gradients)).sum().backward()
         optimizer.step()
 
-    expected = reference_adam(OWN_ADAM["pytorch"])
+    expected = reference_adam(own_adam("pytorch", "float64"))
     np.testing.assert_allclose(embedding.weight.detach().numpy(), expected, rtol=0, atol=1e-14)
 
 
@@ -122,7 +122,7 @@ def test_adam_in_pytorch_follows_any_mixture_of_conventions(conventions: AdamCon
     makes: list[Callable[[FlatParameters], Adam]] = [
         partial(ConventionalAdam, learning_rate=LEARNING_RATE, conventions=conventions)
     ]
-    if conventions == OWN_ADAM["pytorch"]:
+    if conventions == own_adam("pytorch", "float64"):
         makes.append(partial(make_adam, learning_rate=LEARNING_RATE, conventions=conventions))
     for make in makes:
         np.testing.assert_allclose(step_pytorch(make), reference_adam(conventions), rtol=0, atol=1e-14)
@@ -135,8 +135,13 @@ def test_the_reference_tells_all_mixtures_apart() -> None:
     assert min(distances) > 1e-10
 
 
-def test_native_means_the_programs_own_adam(params: Params) -> None:
-    for program, own in OWN_ADAM.items():
-        assert resolve_adam(params.conventions, program) == own
-    chosen = change(params, conventions={"adam_epsilon": "keras"}).conventions
-    assert resolve_adam(chosen, "pytorch") == AdamConventions("keras", "torch", "torch")
+@pytest.mark.parametrize("program", ["pytorch", "keras-tensorflow", "keras-torch"])
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_native_means_the_programs_own_adam(params: Params, program: Program, precision: Precision) -> None:
+    own = own_adam(program, precision)
+
+    assert resolve_adam(params.conventions, program, precision) == own
+    for side in SIDES:
+        chosen = change(params, conventions={"adam_epsilon": side}).conventions
+        expected = AdamConventions(side, own.betas, own.repeated_rows)
+        assert resolve_adam(chosen, program, precision) == expected

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from stages.common.params import Params, load_params, shorten, suggest
 from stages.common.program import StageError
-from tests.conftest import ROOT
+from tests.conftest import ROOT, change
 
 PROJECT = (ROOT / "params.yaml").read_text(encoding="utf-8")
 
@@ -43,6 +43,13 @@ def refusal(path: Path) -> str:
     with pytest.raises(StageError) as caught:
         load_params(path)
     return str(caught.value).replace(str(path.parent) + "/", "")
+
+
+def test_the_parameters_of_the_published_results_are_valid(params: Params) -> None:
+    published = load_params(ROOT / "docs" / "goodbooks-10k" / "params.yaml")
+
+    changed = {"ratings": published.prepare.ratings}, {"batch_size": 1024}
+    assert published == change(params, prepare=changed[0], train=changed[1])
 
 
 def test_the_project_s_own_parameters_are_valid() -> None:

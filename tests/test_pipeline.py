@@ -1,31 +1,13 @@
 """The whole pipeline through DVC, as its users run it."""
 
 import json
-import re
 import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.conftest import ROOT, commit, copy_project, dvc, edit_params, run
-
-STAGES = ["prepare-ratings", "split", "train-torch", "train-keras", "train-baselines", "plot-losses"]
-DATA = ["ratings", "users", "books", "train", "validation", "test"]
-OUTPUTS = [
-    *(f"data/{name}.parquet" for name in DATA),
-    *("models/pytorch.safetensors", "models/keras.weights.h5", "losses/vega.js"),
-    *("losses/pytorch.json", "losses/keras.json", "losses/baselines.json"),
-    *("losses/pytorch.png", "losses/keras.png", "losses/comparison.png"),
-]
-
-
-def stages_run(output: str) -> list[str]:
-    return re.findall(r"Running stage '([^']+)'", output)
-
-
-def read_outputs(project: Path) -> dict[str, bytes]:
-    return {name: (project / name).read_bytes() for name in OUTPUTS}
+from tests.conftest import ROOT, STAGES, commit, copy_project, dvc, edit_params, read_outputs, run, stages_run
 
 
 @pytest.fixture(scope="module")

@@ -41,22 +41,16 @@ def name_ratings(project: Path, name: str) -> None:
     path.write_text(yaml.safe_dump(settings, allow_unicode=True))
 
 
-@pytest.mark.parametrize("folder", ["", "data/"])
 @pytest.mark.parametrize("name", WEIRD_NAMES)
-def test_a_weird_name_is_a_name_or_refused(small: Path, name: str, folder: str) -> None:
+def test_any_name_is_a_file_s_name_and_nothing_more(small: Path, name: str) -> None:
     """Under DVC, as a user runs it."""
-    shutil.copy(small / "data" / "sample.csv", small / f"{folder}{name}")
+    shutil.copy(small / "data" / "sample.csv", small / name)
     expected = (small / "data" / "ratings.parquet").read_bytes()
-    name_ratings(small, f"{folder}{name}")
-    output = dvc(small, "repro", "prepare-ratings", check=False)
+    name_ratings(small, name)
 
+    assert stages_run(dvc(small, "repro", "prepare-ratings")) == ["prepare-ratings"]
+    assert (small / "data" / "ratings.parquet").read_bytes() == expected
     assert not [*small.rglob("pwned")]
-    assert "Traceback" not in output
-    if stages_run(output) == ["prepare-ratings"] and "ERROR" not in output:
-        assert (small / "data" / "ratings.parquet").read_bytes() == expected
-    else:
-        assert "ERROR: " in output, output
-        print(output)
 
 
 PAYLOADS = [

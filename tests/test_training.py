@@ -67,6 +67,22 @@ def test_float64_agrees_to_the_last_digits(params: Params, side: str) -> None:
         np.testing.assert_allclose(torch_weight, keras_weight, rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_averaging_keeps_the_mean_and_leaves_the_training_alone(params: Params, parts: Parts, trainer: Any) -> None:
+    def train(**settings: object) -> tuple[Weights, LossCurve]:
+        model, curve = trainer.train(follow(params, "keras", precision="float64", **settings), parts[0], parts[1])
+        assert curve.best.epoch == len(curve.epochs), "an earlier epoch's weights were kept: this shows nothing"
+        weights = model.state_dict().values() if trainer is train_torch else model.get_weights()
+        return [np.asarray(weight) for weight in weights], curve
+
+    one, two = train(epochs=1), train(epochs=2)
+    averaged = train(epochs=2, average_epochs=True)
+
+    for first, second, mean in zip(one[0], two[0], averaged[0], strict=True):
+        np.testing.assert_allclose(mean, (first + second) / 2, rtol=0, atol=1e-12)
+    assert [epoch.train_loss for epoch in averaged[1].epochs] == [epoch.train_loss for epoch in two[1].epochs]
+
+
 @pytest.mark.parametrize("side", SIDES)
 def test_keras_on_the_torch_backend_agrees_too(params: Params, parts: Parts, side: str, tmp_path: Path) -> None:
     chosen = follow(params, side, precision="float64", epochs=3)
@@ -186,3 +202,48 @@ def test_ratings_survive_their_file(tmp_path: Path) -> None:
 
     for left, right in ((ratings.users, again.users), (ratings.books, again.books), (ratings.stars, again.stars)):
         np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_the_settings_for_accuracy_agree_too(params: Params, parts: Parts, side: str) -> None:
+    """Averaged weights and an output bias at the mean: the same in both frameworks, and another result than without."""
+    plain = follow(params, side, precision="float64", epochs=3)
+    accurate = change(plain, model={"output_bias": "mean"}, train={"average_epochs": True})
+    (torch_curve, torch_weights), (keras_curve, keras_weights) = train_both(accurate, parts[0], parts[1])
+
+    np.testing.assert_allclose(losses(torch_curve), losses(keras_curve), rtol=0, atol=1e-10)
+    for torch_weight, keras_weight in zip(torch_weights, keras_weights, strict=True):
+        np.testing.assert_allclose(torch_weight, keras_weight, rtol=0, atol=1e-9)
+    assert np.abs(losses(torch_curve) - losses(train_torch.train(plain, parts[0], parts[1])[1])).min() > 1e-6
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_the_output_bias_starts_at_the_mean_of_the_training_ratings(params: Params, parts: Parts, trainer: Any) -> None:
+    train_keras.choose_engine(params)
+    model = trainer.build_model(change(params, model={"output_bias": "mean"}), parts[0])
+    bias = model.output.bias if trainer is train_torch else model.layers[-1].bias
+
+    assert float(bias[0]) == pytest.approx(parts[0].stars.mean())
+
+
+def test_averaged_epochs_keep_the_mean_of_the_epochs_weights(params: Params, parts: Parts) -> None:
+    """The first epoch's average is its own weights; the second's, the mean of both."""
+    plain = follow(params, "keras", precision="float64", epochs=2, learning_rate=1e-4)
+    weights = {
+        epochs: train_torch.train(change(plain, train={"epochs": epochs}), parts[0], parts[0])[0].state_dict()
+        for epochs in (1, 2)
+    }
+    averaged, curve = train_torch.train(change(plain, train={"average_epochs": True}), parts[0], parts[0])
+
+    assert curve.best.epoch == 2
+    for name, weight in averaged.state_dict().items():
+        np.testing.assert_allclose(weight, (weights[1][name] + weights[2][name]) / 2, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_float32_agrees_on_the_sample_up_to_the_best_epoch(params: Params, side: str) -> None:
+    training, validation, _ = split_file(ROOT / "data" / "sample.csv", params)
+    (torch_curve, _), (keras_curve, _) = train_both(follow(params, side), training, validation)
+
+    best = max(torch_curve.best.epoch, keras_curve.best.epoch)
+    np.testing.assert_allclose(losses(torch_curve)[:best], losses(keras_curve)[:best], rtol=0, atol=2e-3)

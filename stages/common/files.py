@@ -24,7 +24,8 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for abandoned in path.parent.glob(f".tmp-*-{path.name}"):
-            abandoned.unlink(missing_ok=True)
+            if abandoned.name.split("-", 2)[2] == path.name:  # not that of an output whose name ends alike
+                abandoned.unlink(missing_ok=True)
         yield temporary
         temporary.replace(path)
     except OSError as error:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from stages.common.program import StageError
 class Epoch:
     """The losses of one epoch, counted from 1, in squared stars.
 
-    `train_loss` is the mean over the epoch's examples of each one's squared error as it was when its batch was trained;
+    `train_loss` is the mean over the epoch's examples of each one's squared error before its batch's update;
     `val_loss` is that of the validation rows at the end of the epoch.
     """
 
@@ -61,8 +62,8 @@ class LossCurve:
         return min(self.epochs, key=lambda epoch: epoch.val_loss)
 
 
-def average_batches(losses: NDArray[np.floating], batch_size: int, epoch: int, rows: int) -> float:
-    """The mean over the epoch's `rows` examples, from its batches' mean losses (steps,); the last batch may be smaller.
+def average_batches(losses: NDArray[np.floating], sizes: Sequence[int], epoch: int) -> float:
+    """The mean over an epoch's examples, from the mean losses of its batches (steps,) and their sizes.
 
     Raises:
         StageError: a loss is NaN or infinite.
@@ -70,8 +71,6 @@ def average_batches(losses: NDArray[np.floating], batch_size: int, epoch: int, r
     if not np.isfinite(losses).all():
         step = int(np.argmin(np.isfinite(losses)))
         raise diverged(epoch, f"the loss of step {step + 1:,} of {len(losses):,} is {losses[step]}")
-    sizes = np.full(len(losses), batch_size)
-    sizes[-1] = rows - sizes[:-1].sum()
     return float(np.average(losses, weights=sizes))
 
 
@@ -102,6 +101,20 @@ def read_curve(path: Path) -> LossCurve:
         return LossCurve.from_json(content["curve"])
     except (KeyError, TypeError) as error:
         raise StageError(f"{path} holds no loss curve; run: dvc repro") from error
+
+
+def read_baselines(path: Path) -> dict[str, float]:
+    """The `val_loss` of each baseline, by the name that it has in pictures.
+
+    Raises:
+        StageError: the file is missing or isn't the baselines' loss file.
+    """
+    names = {"global_mean": "mean of all ratings", "biases": "user + book bias"}
+    content = read_json(path)
+    try:
+        return {label: content[name]["val_loss"] for name, label in names.items()}
+    except (KeyError, TypeError) as error:
+        raise StageError(f"{path} holds no baselines; run: dvc repro") from error
 
 
 def write_json(path: Path, content: object) -> None:

@@ -16,6 +16,7 @@ from stages.common.program import StageError
 
 AnySection = TypeVar("AnySection", bound="Section")
 Convention = Literal["native", "torch", "keras"]
+Precision = Literal["float32", "float64"]
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Stars = Annotated[float, Field(ge=-1e6, le=1e6)]
@@ -105,7 +106,7 @@ class Train(Section):
     weights. The counterpart of stochastic weight averaging (Izmailov and others 2018), from the first epoch on."""
     seed: Seed
     """Of the initial weights and the order of the batches."""
-    precision: Literal["float32", "float64"]
+    precision: Precision
     threads: int = Field(ge=1, le=1024)
     """CPU threads of either framework."""
 

@@ -33,9 +33,20 @@ def run_stage(main: Callable[[], None]) -> NoReturn:
         _fail(str(error))
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-    except MemoryError:
-        _fail("out of memory")
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        _fail("out of memory; a smaller train.batch_size or model would need less")
     sys.exit(0)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """NumPy, PyTorch and TensorFlow each have a way of their own to say it."""
+    return (
+        isinstance(error, MemoryError)
+        or "can't allocate memory" in str(error)
+        or type(error).__name__ in {"OutOfMemoryError", "ResourceExhaustedError"}
+    )
 
 
 def _fail(message: str) -> NoReturn:

@@ -6,7 +6,7 @@
 | `dense_init`     | U(±1/sqrt(fan_in))                    | Glorot uniform, U(±sqrt(6/(fan_in + fan_out)))          |
 | `bias_init`      | U(±1/sqrt(fan_in))                    | 0                                                       |
 | `adam_epsilon`   | 1e-8, added to sqrt(v̂)                | 1e-7, added to sqrt(v), before the bias correction      |
-| `adam_betas`     | βᵗ of β in float64                    | βᵗ of β rounded to float32, in the weights' precision   |
+| `adam_betas`     | βᵗ of β in float64                    | βᵗ of β rounded to float32                              |
 | `repeated_rows`  | a row's gradients are summed first,   | each look-up's gradient is squared, the squares are     |
 |                  | the sum is squared                    | summed                                                  |
 
@@ -25,7 +25,7 @@ framework's own Adam already follows the conventions asked for, the trainers use
 from dataclasses import dataclass
 from typing import Literal
 
-from stages.common.params import Conventions
+from stages.common.params import Conventions, Precision
 
 Side = Literal["torch", "keras"]
 Program = Literal["pytorch", "keras-tensorflow", "keras-torch"]
@@ -40,21 +40,26 @@ class AdamConventions:
     repeated_rows: Side
 
 
-OWN_ADAM: dict[Program, AdamConventions] = {
-    "pytorch": AdamConventions(epsilon="torch", betas="torch", repeated_rows="torch"),
-    "keras-tensorflow": AdamConventions(epsilon="keras", betas="keras", repeated_rows="keras"),
-    # Keras's formula on PyTorch's tensors: a Python float becomes float64 without a detour, gradients come summed.
-    "keras-torch": AdamConventions(epsilon="keras", betas="torch", repeated_rows="torch"),
-}
-"""What each program's own Adam does."""
-
 KERAS_PROGRAMS: dict[str, Program] = {"tensorflow": "keras-tensorflow", "torch": "keras-torch"}
 """By Keras's backend."""
 
 
-def resolve_adam(conventions: Conventions, program: Program) -> AdamConventions:
+def own_adam(program: Program, precision: Precision) -> AdamConventions:
+    """What the program's own Adam does."""
+    match program:
+        case "pytorch":
+            return AdamConventions(epsilon="torch", betas="torch", repeated_rows="torch")
+        case "keras-tensorflow":
+            return AdamConventions(epsilon="keras", betas="keras", repeated_rows="keras")
+        case "keras-torch":
+            # Keras's formula on PyTorch's tensors: gradients come summed, and a Python float becomes float64 exactly.
+            betas: Side = "torch" if precision == "float64" else "keras"
+            return AdamConventions(epsilon="keras", betas=betas, repeated_rows="torch")
+
+
+def resolve_adam(conventions: Conventions, program: Program, precision: Precision) -> AdamConventions:
     """Whose way the program's Adam has to follow: its own where the convention is `native`."""
-    own = OWN_ADAM[program]
+    own = own_adam(program, precision)
 
     def side(convention: Literal["native", "torch", "keras"], native: Side) -> Side:
         return native if convention == "native" else convention

@@ -6,12 +6,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from stages.common.conventions import KERAS_PROGRAMS, OWN_ADAM, AdamConventions
+from stages.common.conventions import KERAS_PROGRAMS, AdamConventions, own_adam
 
 
 def make_adam(learning_rate: float, conventions: AdamConventions) -> keras.optimizers.Optimizer:
     """Keras's own Adam where that follows the conventions, otherwise one that does."""
-    if conventions == OWN_ADAM[KERAS_PROGRAMS[keras.backend.backend()]]:
+    if conventions == own_adam(KERAS_PROGRAMS[keras.backend.backend()], keras.config.floatx()):
         return keras.optimizers.Adam(learning_rate)
     return ConventionalAdam(learning_rate, conventions)
 
@@ -50,6 +50,12 @@ class ConventionalAdam(keras.optimizers.Adam):
         rounded = np.float64(np.float32(beta)) if self.conventions.betas == "keras" else np.float64(beta)
         working = dtype if self.conventions.betas == "keras" else "float64"
         return ops.power(ops.cast(ops.convert_to_tensor(rounded), working), ops.cast(self.iterations + 1, working))
+
+
+def choose_embedding(conventions: AdamConventions) -> type[keras.layers.Embedding]:
+    """Keras's own embedding where its gradients suit the conventions, otherwise one whose do."""
+    sparse = keras.backend.backend() == "torch" and conventions.repeated_rows == "keras"
+    return SparseEmbedding if sparse else keras.layers.Embedding
 
 
 class SparseEmbedding(keras.layers.Embedding):

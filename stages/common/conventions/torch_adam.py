@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.common.conventions import OWN_ADAM, AdamConventions
+from stages.common.conventions import AdamConventions
 from stages.common.flat_parameters import FlatParameters, gradient_of
 
 BETA_1, BETA_2 = 0.9, 0.999
@@ -26,7 +26,7 @@ class Adam(Protocol):
 
 def make_adam(parameters: FlatParameters, learning_rate: float, conventions: AdamConventions) -> Adam:
     """PyTorch's own Adam where that follows the conventions, otherwise one that does."""
-    if conventions == OWN_ADAM["pytorch"]:
+    if conventions == AdamConventions(epsilon="torch", betas="torch", repeated_rows="torch"):
         return OwnAdam(parameters, learning_rate)
     return ConventionalAdam(parameters, learning_rate, conventions)
 
@@ -79,7 +79,7 @@ class ConventionalAdam:
     def _update_parameters(self) -> None:
         self.steps += 1
         beta_1, beta_2 = BETA_1, BETA_2
-        if self.conventions.betas == "keras":
+        if self.conventions.betas == "keras":  # the powers stay in float64: their own rounding is lost in the weights'
             beta_1, beta_2 = float(np.float32(beta_1)), float(np.float32(beta_2))
         correction_1, correction_2 = 1 - beta_1**self.steps, 1 - beta_2**self.steps
         flat, size = self.parameters.flat, self.learning_rate / correction_1
