@@ -9,13 +9,14 @@ from pathlib import Path
 PACKAGES = ["torch", "tensorflow", "keras", "numpy", "pandas", "pyarrow", "dvc"]
 
 
-def describe_machine() -> dict[str, str | int]:
-    """The processor, its cores that this process may use, and the memory."""
+def describe_machine() -> dict[str, str | float]:
+    """The processor, its cores that this process may use, the memory, and how busy it is: 0 is idle."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1,
         "memory_gib": round(memory / 2**30),
+        "load": round(os.getloadavg()[0], 1),
         "system": platform.platform(),
     }
 

@@ -21,6 +21,10 @@ from stages.common.params import Params, load_params
 from stages.common.ratings import Ratings
 from stages.split import TEST, TRAIN, VALIDATION, assign_parts
 
+# Tests import Keras before a stage's code could choose for it.
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.update(TF_ENABLE_ONEDNN_OPTS="0", TF_CPP_MIN_LOG_LEVEL="3")
+
 ROOT = Path(__file__).parents[1]
 GOODBOOKS = ROOT.parent / "shared" / "goodbooks-10k" / "ratings.csv"
 
@@ -43,6 +47,14 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> None:
         OMP_NUM_THREADS="1",
         PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     )
+
+
+@pytest.fixture(autouse=True)
+def denormal_numbers() -> Iterator[None]:
+    """Training flushes them to zero in its whole process; other tests need them."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,7 @@
 """The same as test_conventions.py for Keras, on the backend that KERAS_BACKEND names; the last test changes it."""
 
-import os
 import sys
 from typing import Any
-
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 import keras
 import numpy as np
@@ -16,12 +12,18 @@ from scipy.stats import kstest
 from stages.common.conventions import KERAS_PROGRAMS, AdamConventions, own_adam
 from stages.common.conventions.keras_adam import ConventionalAdam, SparseEmbedding, make_adam
 from stages.common.params import Params, Precision
-from stages.train_keras import build_model, set_precision
+from stages.train_keras import build_model, choose_engine, set_precision
 from tests.adam_reference import GRADIENTS, LEARNING_RATE, ROWS, START, reference_adam
 from tests.conftest import ROOT, change, run, simulate
 from tests.test_conventions import ALL_ADAMS, EMBEDDING, assert_uniform, dense_limit
 
 BACKEND = keras.backend.backend()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def engine(params: Params) -> None:
+    """The same threads as a stage's, set before the first tensor."""
+    choose_engine(change(params, keras={"backend": BACKEND}))
 
 
 def test_keras_own_weights_have_the_distribution_of_its_convention(params: Params) -> None:

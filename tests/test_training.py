@@ -226,20 +226,6 @@ def test_the_output_bias_starts_at_the_mean_of_the_training_ratings(params: Para
     assert float(bias[0]) == pytest.approx(parts[0].stars.mean())
 
 
-def test_averaged_epochs_keep_the_mean_of_the_epochs_weights(params: Params, parts: Parts) -> None:
-    """The first epoch's average is its own weights; the second's, the mean of both."""
-    plain = follow(params, "keras", precision="float64", epochs=2, learning_rate=1e-4)
-    weights = {
-        epochs: train_torch.train(change(plain, train={"epochs": epochs}), parts[0], parts[0])[0].state_dict()
-        for epochs in (1, 2)
-    }
-    averaged, curve = train_torch.train(change(plain, train={"average_epochs": True}), parts[0], parts[0])
-
-    assert curve.best.epoch == 2
-    for name, weight in averaged.state_dict().items():
-        np.testing.assert_allclose(weight, (weights[1][name] + weights[2][name]) / 2, rtol=0, atol=1e-12)
-
-
 @pytest.mark.parametrize("side", SIDES)
 def test_float32_agrees_on_the_sample_up_to_the_best_epoch(params: Params, side: str) -> None:
     training, validation, _ = split_file(ROOT / "data" / "sample.csv", params)
