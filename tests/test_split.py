@@ -138,7 +138,7 @@ def test_the_stage_writes_the_same_bytes_again_and_no_row_twice(
     said = capsys.readouterr().out
     assert f"{train:,} ratings to train on, {validation:,} for validation, {test:,} for the test\n" in said
     kept = 2 * round(len(ratings) * 0.1) - validation - test
-    assert f"  {kept:,} rows stayed in train as their user's or book's only one\n" in said
+    assert f"  {kept:,} rows stayed in train so that their user and book have one there\n" in said
 
 
 def test_the_stage_refuses_a_table_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
