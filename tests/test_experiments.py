@@ -1,11 +1,11 @@
-"""Experiments, and branches that both retrained."""
+"""Experiments: run, queued, shown, compared and applied."""
 
 import json
 from pathlib import Path
 
 import yaml
 
-from tests.conftest import commit, dvc, edit_params, read_outputs, run, stages_run
+from tests.conftest import dvc, read_outputs, run, stages_run
 
 
 def read_curve(project: Path) -> list[dict[str, float]]:
@@ -51,30 +51,3 @@ def test_a_queue_of_four_is_run_and_shown(small: Path) -> None:
     assert {settings["keras"]["steps_per_execution"] for settings in shown.values()} == {1, 2, 4, 8}
     assert len(shown) == 4
     assert run(small, "git", "status", "--porcelain").stdout == ""
-
-
-def test_a_merge_of_two_branches_that_both_retrained(small: Path) -> None:
-    run(small, "git", "switch", "--quiet", "--create", "faster")
-    edit_params(small, "learning_rate: 0.001", "learning_rate: 0.01")
-    dvc(small, "repro")
-    commit(small, "Learn faster")
-    run(small, "git", "switch", "--quiet", "main")
-    edit_params(small, "batch_size: 128", "batch_size: 64")
-    dvc(small, "repro")
-    commit(small, "Take smaller batches")
-
-    merged = run(small, "git", "merge", "faster", check=False)
-    assert "CONFLICT" in merged.stdout
-    conflicts = run(small, "git", "diff", "--name-only", "--diff-filter=U").stdout.split()
-    assert {"dvc.lock", "losses/pytorch.json", "losses/comparison.png"} <= set(conflicts)
-    if "params.yaml" in conflicts:  # the two settings stand next to each other
-        run(small, "git", "checkout", "--ours", "params.yaml")
-        edit_params(small, "learning_rate: 0.001", "learning_rate: 0.01")
-
-    run(small, "git", "checkout", "--ours", "dvc.lock", "losses")
-    assert stages_run(dvc(small, "repro")) == ["train-torch", "train-keras", "plot-losses"]
-    commit(small, "Merge faster")
-    assert stages_run(dvc(small, "repro")) == []
-    assert "<<<<<<<" not in "".join(path.read_text() for path in [small / "dvc.lock", *small.glob("losses/*.json")])
-    settings = yaml.safe_load((small / "params.yaml").read_text())["train"]
-    assert (settings["batch_size"], settings["learning_rate"]) == (64, 0.01)
