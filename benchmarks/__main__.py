@@ -28,7 +28,8 @@ def main() -> None:
     arguments = parse_arguments()
     result: dict[str, Any] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
+        # Files by their names: what folders this machine has is nobody's business.
+        "command": shlex.join(["python", "-m", "benchmarks", *(Path(word).name for word in sys.argv[1:])]),
         "scale": arguments.scale,
         "machine": describe_machine(),
         "versions": list_versions(),

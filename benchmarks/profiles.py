@@ -46,7 +46,7 @@ def profile_tensorflow(epoch: Epoch) -> Counter[str]:
         for line in plane.lines:
             for event in line.events:
                 node, _, kind = names[event.metadata_id].rpartition(":")
-                if node and not node.endswith(":"):  # "::" stands in names of C++
+                if kind.isidentifier() and node and not node.endswith(":"):  # "::" stands in names of C++
                     microseconds[kind] += event.duration_ps // 1_000_000
     return microseconds
 

@@ -14,7 +14,7 @@ from benchmarks.processes import ROOT, Finished, run
 from benchmarks.scale import Scale
 
 RATINGS = 400
-IMPORTS = ["", "import pyarrow", "import torch", "import tensorflow", "import dvc.repo"]
+IMPORTS = ["pass", "import pyarrow", "import torch", "import tensorflow", "import dvc.repo"]
 """What stages have to load, for comparison."""
 
 
@@ -26,9 +26,9 @@ def measure(scale: Scale, work: Path) -> list[Table]:
         repro = [sys.executable, "-m", "dvc", "repro"]
         run(repro, project)
         commands = {
-            **{f"python -c '{code}'": [sys.executable, "-c", code] for code in IMPORTS},
+            **{code: [sys.executable, "-c", code] for code in IMPORTS},
             **{name: stage_command(stage["cmd"]) for name, stage in read_stages(project).items()},
-            "dvc repro, nothing to do": repro,
+            "no-op dvc repro": repro,
         }
         finished: dict[str, list[Finished]] = {name: [] for name in commands}
         for _ in range(scale.process_rounds):
