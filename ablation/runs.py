@@ -27,7 +27,7 @@ from tqdm import tqdm
 from ablation.plan import Framework, Kind
 from stages.common.losses import LossCurve, read_json, write_json
 from stages.common.params import Params, Section, load_params, load_settings
-from stages.common.program import StageError, stop_on_signals
+from stages.common.program import StageError, end_with_starters, stop_on_signals
 from stages.common.ratings import Ratings, read_ratings
 
 CACHE = Path("ablation/cache")
@@ -144,6 +144,7 @@ def train_jobs(jobs: Sequence[Job], train: Path, validation: Path, workers: int)
 
 def _start_worker() -> None:
     stop_on_signals()
+    end_with_starters()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends this one
     os.environ["TQDM_DISABLE"] = "1"
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"

@@ -136,8 +136,12 @@ def test_ctrl_c_stops_dvc_and_a_later_repro_completes(
     assert read_results(small) == read_results(finished_small)
 
 
+@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])  # the first waits for a stage, the second becomes it
 @pytest.mark.parametrize("stopping", [SIGTERM, signal.SIGKILL])
-def test_a_stage_ends_with_its_dvc(small: Path, start: Start, stopping: Signals) -> None:
+def test_a_stage_ends_with_its_dvc(
+    small: Path, start: Start, monkeypatch: pytest.MonkeyPatch, stopping: Signals, shell: str
+) -> None:
+    monkeypatch.setenv("SHELL", shell)
     train_forever(small)
     running = start(small, sys.executable, "-m", "dvc", "repro", "--single-item", "train-torch")
     running.wait_for(FIRST_EPOCH)

@@ -1,17 +1,20 @@
 """How a stage's process runs: errors as messages for people, signals as an orderly end."""
 
 import contextlib
-import ctypes
+import functools
 import io
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
+STARTERS_POLL = 0.2
+"""How often to look whether DVC is still there, in seconds."""
 
 temporary_files: set[Path] = set()
 """What a signal's end removes first; `files.replacing` names its own here."""
@@ -55,28 +58,50 @@ def _fail(message: str) -> NoReturn:
 
 
 def stop_on_signals() -> None:
-    """End this process in order on Ctrl-C and SIGTERM, and when its parent dies."""
+    """End this process in order on Ctrl-C and SIGTERM, and when DVC, which has started it, ends."""
     for stopping in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(stopping) is not signal.SIG_IGN:
-            signal.signal(stopping, _stop)
-    end_with_parent()
+            signal.signal(stopping, _stop_on_signal)
+    if "DVC_STAGE" in os.environ:
+        end_with_starters()
 
 
-def _stop(received: int, frame: FrameType | None) -> NoReturn:
+def _stop_on_signal(received: int, frame: FrameType | None) -> NoReturn:
+    _stop(f"by {signal.Signals(received).name}", 128 + received)
+
+
+def _stop(why: str, status: int) -> NoReturn:
     """End here and now: an exception might be caught on its way up, or wait for a framework's worker threads."""
     for path in [*temporary_files]:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
-    message = f"\nstopped by {signal.Signals(received).name}; nothing half-written is left\n"
     with contextlib.suppress(OSError):
-        os.write(2, message.encode())  # print may be what the signal has interrupted
-    os._exit(128 + received)
+        # print may be what a signal has interrupted
+        os.write(2, f"\nstopped {why}; nothing half-written is left\n".encode())
+    os._exit(status)
 
 
-def end_with_parent() -> None:
-    """Ask Linux to end this process when DVC, its parent, dies: a stage that runs on would write behind its back."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        # DVC starts its stages in its own process group: a parent elsewhere is who adopts orphans.
-        if "DVC_STAGE" in os.environ and os.getpgid(os.getppid()) != os.getpgrp():
-            os.kill(os.getpid(), signal.SIGTERM)
+@functools.cache
+def end_with_starters() -> None:
+    """End this process when one that led to it ends: it would run on and write behind DVC's back."""
+    if os.name != "posix":
+        return
+    starters = _starters()
+    # DVC starts its stages in its own process group: a starter elsewhere is who adopts orphans.
+    adopted = os.getpgid(starters[-1]) != os.getpgrp()
+
+    def watch() -> None:
+        while not adopted and _starters() == starters:
+            time.sleep(STARTERS_POLL)
+        _stop("because what started it has ended", 1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _starters() -> list[int]:
+    """The processes that led to this one, from its parent up to DVC: some shells wait for the command that they run."""
+    pids = [os.getppid()]
+    with contextlib.suppress(OSError):  # it has just ended, or this system has no /proc
+        while b"\0DVC_STAGE=" in b"\0" + Path(f"/proc/{pids[-1]}/environ").read_bytes():
+            pids.append(int(Path(f"/proc/{pids[-1]}/stat").read_text().rpartition(")")[2].split()[1]))
+    return pids
