@@ -33,7 +33,9 @@ from stages.common.ratings import Ratings, read_ratings
 CACHE = Path("ablation/cache")
 
 CODE: dict[Framework, list[str]] = {
-    "pytorch": ["stages/train_torch.py", "stages/common/flat_parameters.py"],
+    "pytorch": [
+        *("stages/train_torch.py", "stages/common/flat_parameters.py", "stages/common/dense_gradients.py"),
+    ],
     "keras": ["stages/train_keras.py"],
 }
 SHARED_CODE = [

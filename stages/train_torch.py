@@ -16,6 +16,7 @@ from stages.common.batches import EVALUATION_BATCH, check_batch_size, shuffle_ro
 from stages.common.conventions import resolve_adam
 from stages.common.conventions.torch_adam import Adam, make_adam
 from stages.common.conventions.weights import InitialWeights, draw_initial_weights
+from stages.common.dense_gradients import backpropagate
 from stages.common.files import write_bytes
 from stages.common.flat_parameters import FlatParameters
 from stages.common.losses import LossCurve, average_batches, write_curve
@@ -38,19 +39,13 @@ class Recommender(nn.Module):
         self.dense = nn.Sequential(*layers[:-1])
 
     @property
-    def output(self) -> nn.Linear:
-        """The layer that gives the stars."""
-        layer = self.dense[-1]
-        assert isinstance(layer, nn.Linear)
-        return layer
+    def layers(self) -> list[nn.Linear]:
+        """The dense layers, the last of which gives the stars."""
+        return [layer for layer in self.dense if isinstance(layer, nn.Linear)]
 
     def forward(self, books: Tensor, users: Tensor) -> Tensor:
         """Predicted stars (batch,) for book numbers (batch,) and user numbers (batch,)."""
-        return self.rate(torch.cat([self.book_embedding(books), self.user_embedding(users)], dim=1))
-
-    def rate(self, vectors: Tensor) -> Tensor:
-        """Predicted stars (batch,) for a book's and a user's vector side by side (batch, 2 * embedding_dim)."""
-        stars: Tensor = self.dense(vectors)
+        stars: Tensor = self.dense(torch.cat([self.book_embedding(books), self.user_embedding(users)], dim=1))
         return stars.squeeze(1)
 
 
@@ -71,7 +66,7 @@ def build_model(params: Params, training: Ratings) -> Recommender:
     model.to(getattr(torch, params.train.precision))
     start_from(model, draw_initial_weights(params, training.user_count, training.book_count))
     if params.model.output_bias == "mean":
-        nn.init.constant_(model.output.bias, training.mean)
+        nn.init.constant_(model.layers[-1].bias, training.mean)
     return model
 
 
@@ -82,10 +77,9 @@ def start_from(model: Recommender, weights: InitialWeights) -> None:
         model.book_embedding.weight.copy_(torch.from_numpy(weights.book_embedding))
     if weights.user_embedding is not None:
         model.user_embedding.weight.copy_(torch.from_numpy(weights.user_embedding))
-    layers = [layer for layer in model.dense if isinstance(layer, nn.Linear)]
-    for layer, kernel in zip(layers, weights.kernels or [], strict=False):
+    for layer, kernel in zip(model.layers, weights.kernels or [], strict=False):
         layer.weight.copy_(torch.from_numpy(kernel.T))
-    for layer, bias in zip(layers, weights.biases or [], strict=False):
+    for layer, bias in zip(model.layers, weights.biases or [], strict=False):
         layer.bias.copy_(torch.from_numpy(bias))
 
 
@@ -119,13 +113,11 @@ def train_one_epoch(
 
     A batch is rows of the joint table (batch, 2) and stars (batch,).
     """
-    losses = []
+    layers, losses = model.layers, []
     for rows, stars in tqdm(batches, f"epoch {epoch}", leave=False, disable=None):
-        vectors = parameters.look_up(rows)
-        loss = mse_loss(model.rate(vectors), stars)
-        loss.backward()
-        optimizer.step(rows, vectors)
-        losses.append(loss.detach())
+        loss, gradient = backpropagate(layers, parameters.look_up(rows), stars)
+        optimizer.step(rows, gradient)
+        losses.append(loss)
     return average_batches(torch.stack(losses).numpy(force=True), [len(stars) for _, stars in batches], epoch)
 
 
@@ -181,7 +173,8 @@ def choose_device(name: str) -> torch.device:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise StageError(f"params.yaml: torch.device is {name}, which isn't here: {error}") from error
+        reason = str(error).partition("\n")[0]  # what follows is PyTorch's own dispatch table
+        raise StageError(f"params.yaml: torch.device is {name}, which isn't here: {reason}") from error
     return device
 
 

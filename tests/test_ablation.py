@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from ablation.effects import Effects, find_effects, rank_conventions, share_of, 
 from ablation.plan import CONVENTIONS, Framework, plan_alone, plan_path
 from ablation.runs import CODE, code_files
 from stages.common.losses import Epoch, LossCurve
-from tests.conftest import copy_project, dvc, edit_params, run, stages_run
+from tests.conftest import Start, copy_project, dvc, edit_params, is_running, run, stages_run, wait_until
 from tests.test_dvc_yaml import imported_files
 
 ORDER = sorted(CONVENTIONS)
@@ -185,3 +186,23 @@ def test_the_table_names_every_part(curves: tuple[Curves, Curves, Curves]) -> No
     table = to_table(found)
     for name in (*CONVENTIONS, "random draws", "remainder", "gap"):
         assert name in table
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through Linux's /proc")
+def test_the_trainings_end_with_their_stage(project: Path, tmp_path: Path, start: Start) -> None:
+    """Even where a `kill -9` leaves it no time to end them."""
+    project = Path(shutil.copytree(project, tmp_path / "project", symlinks=True))
+    dvc(project, "repro", "split")
+    edit_params(project, "epochs: 1\n", "epochs: 1000000\n")
+    running = start(
+        project,
+        *(sys.executable, "-m", "ablation.train_alone", "--framework", "pytorch"),
+        *("--params", "params.yaml", "--ablation-params", "ablation/params.yaml"),
+        *("--train", "data/train.parquet", "--validation", "data/validation.parquet"),
+        *("--curves", "ablation/never.json"),
+    )
+    wait_until(lambda: len(running.descendants()) > 1, 60)
+    processes = running.descendants()
+    running.process.kill()
+
+    wait_until(lambda: not any(is_running(pid) for pid in processes), 30)

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
+from torch.nn.functional import mse_loss
 
 from stages import train_keras, train_torch
 from stages.common.batches import shuffle_rows
@@ -65,6 +67,34 @@ def test_float64_agrees_to_the_last_digits(params: Params, side: str) -> None:
     assert torch_curve.best.epoch == keras_curve.best.epoch
     for torch_weight, keras_weight in zip(torch_weights, keras_weights, strict=True):
         np.testing.assert_allclose(torch_weight, keras_weight, rtol=0, atol=1e-9)
+
+
+def test_the_fast_pytorch_trainer_is_the_plain_loop(params: Params, parts: Parts) -> None:
+    """Autograd through the module, and PyTorch's own optimiser: what a tutorial would write."""
+    settings = change(params, train={"precision": "float64", "epochs": 2})
+    training = parts[0]
+    plain = train_torch.build_model(settings, training)
+    optimizer = torch.optim.Adam(plain.parameters(), settings.train.learning_rate)
+    means = []
+    for epoch in range(1, 3):
+        batches = torch.from_numpy(shuffle_rows(len(training), settings.train.seed, epoch)).split(
+            settings.train.batch_size
+        )
+        total = 0.0
+        for rows in batches:
+            books, users = (torch.from_numpy(column).long()[rows] for column in (training.books, training.users))
+            optimizer.zero_grad()
+            loss = mse_loss(plain(books, users), torch.from_numpy(training.stars).double()[rows])
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(rows)
+        means.append(total / len(training))
+
+    fast, curve = train_torch.train(settings, training, parts[1])
+    assert curve.best.epoch == 2, "an earlier epoch's weights were kept: this compares nothing"
+    np.testing.assert_allclose(losses(curve)[:, 0], means, rtol=0, atol=1e-13)
+    for name, weight in plain.state_dict().items():
+        np.testing.assert_allclose(fast.state_dict()[name], weight, rtol=0, atol=1e-12, err_msg=name)
 
 
 @pytest.mark.parametrize("trainer", TRAINERS)
@@ -221,7 +251,7 @@ def test_the_settings_for_accuracy_agree_too(params: Params, parts: Parts, side:
 def test_the_output_bias_starts_at_the_mean_of_the_training_ratings(params: Params, parts: Parts, trainer: Any) -> None:
     train_keras.choose_engine(params)
     model = trainer.build_model(change(params, model={"output_bias": "mean"}), parts[0])
-    bias = model.output.bias.detach().numpy() if trainer is train_torch else model.layers[-1].get_weights()[1]
+    bias = model.layers[-1].bias.detach().numpy() if trainer is train_torch else model.layers[-1].get_weights()[1]
 
     assert bias[0].item() == pytest.approx(parts[0].stars.mean())
 

@@ -46,9 +46,8 @@ class FlatParameters:
         return vector[self.table_size :]
 
     def look_up(self, rows: Tensor) -> Tensor:
-        """The vectors of the joint table's rows (batch, tables), side by side, as a leaf: (batch, tables * dim)."""
-        vectors = self.rows_of(self.flat.data).index_select(0, rows.flatten()).view(len(rows), -1)
-        return vectors.requires_grad_()
+        """The vectors of the joint table's rows (batch, tables), side by side: (batch, tables * dim)."""
+        return self.rows_of(self.flat.data).index_select(0, rows.flatten()).view(len(rows), -1)
 
     def add_rows(self, rows: Tensor, gradient: Tensor) -> None:
         """Add the gradient of looked-up vectors (batch, tables * dim) to the rows that they came from."""

@@ -5,6 +5,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
 
 from stages.common.conventions import AdamConventions
 from stages.common.flat_parameters import FlatParameters, gradient_of
@@ -15,12 +16,12 @@ BETA_1, BETA_2 = 0.9, 0.999
 class Adam(Protocol):
     """An optimiser of flat parameters."""
 
-    def step(self, rows: Tensor, vectors: Tensor) -> None:
+    def step(self, rows: Tensor, gradient: Tensor) -> None:
         """Update all parameters after a backward pass.
 
         Args:
             rows: the rows of the joint table that the batch looked up, (batch, tables).
-            vectors: what came of it, (batch, tables * dim), with its gradient.
+            gradient: of the vectors that came of it, (batch, tables * dim).
         """
 
 
@@ -32,16 +33,32 @@ def make_adam(parameters: FlatParameters, learning_rate: float, conventions: Ada
 
 
 class OwnAdam:
-    """PyTorch's own Adam."""
+    """PyTorch's own Adam, as its class calls it, without what the class does around it at each step."""
 
     def __init__(self, parameters: FlatParameters, learning_rate: float) -> None:
         self.parameters = parameters
-        self.adam = torch.optim.Adam([parameters.flat], learning_rate, (BETA_1, BETA_2), fused=True)
+        self.learning_rate = learning_rate
+        self.steps = torch.zeros((), device=parameters.flat.device)
+        self.m, self.v = torch.zeros_like(parameters.flat.data), torch.zeros_like(parameters.flat.data)
 
-    def step(self, rows: Tensor, vectors: Tensor) -> None:
+    @torch.no_grad()
+    def step(self, rows: Tensor, gradient: Tensor) -> None:
         """Update all parameters, as `Adam` says."""
-        self.parameters.add_rows(rows, gradient_of(vectors))
-        self.adam.step()
+        flat = self.parameters.flat
+        self.parameters.add_rows(rows, gradient)
+        adam(
+            [flat],
+            [gradient_of(flat)],
+            *([self.m], [self.v], [], [self.steps]),
+            fused=True,
+            amsgrad=False,
+            beta1=BETA_1,
+            beta2=BETA_2,
+            lr=self.learning_rate,
+            weight_decay=0,
+            eps=1e-8,
+            maximize=False,
+        )
         self.parameters.clear_gradient(rows)
 
 
@@ -56,9 +73,8 @@ class ConventionalAdam:
         self.m, self.v = torch.zeros_like(parameters.flat.data), torch.zeros_like(parameters.flat.data)
 
     @torch.no_grad()
-    def step(self, rows: Tensor, vectors: Tensor) -> None:
+    def step(self, rows: Tensor, gradient: Tensor) -> None:
         """Update all parameters, as `Adam` says."""
-        gradient = gradient_of(vectors)
         self.parameters.add_rows(rows, gradient)
         self._update_means(rows, gradient)
         self._update_parameters()
