@@ -113,12 +113,13 @@ def train_one_epoch(
 
     A batch is rows of the joint table (batch, 2) and stars (batch,).
     """
-    layers, losses = model.layers, []
-    for rows, stars in tqdm(batches, f"epoch {epoch}", leave=False, disable=None):
+    layers = model.layers
+    losses = batches[0][1].new_empty(len(batches))  # small tensors, kept in a list, would leave holes in the memory
+    for step, (rows, stars) in enumerate(tqdm(batches, f"epoch {epoch}", leave=False, disable=None)):
         loss, gradient = backpropagate(layers, parameters.look_up(rows), stars)
         optimizer.step(rows, gradient)
-        losses.append(loss)
-    return average_batches(torch.stack(losses).numpy(force=True), [len(stars) for _, stars in batches], epoch)
+        losses[step] = loss
+    return average_batches(losses.numpy(force=True), [len(stars) for _, stars in batches], epoch)
 
 
 @torch.inference_mode()

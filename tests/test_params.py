@@ -101,7 +101,7 @@ REFUSED: dict[str, tuple[str, str | None, str]] = {
     "a number for text": ("prepare.ratings", "7", "prepare.ratings is 7; it should be a valid string"),
     "a list for text": ("prepare.ratings", "[a]", "prepare.ratings is ['a']; it should be a valid string"),
     "text for a section": ("prepare.columns", "user_id", "prepare.columns is 'user_id'; it should be settings by name"),
-    "nothing for a section": ("torch", "", "torch is None; it should be settings by name"),
+    "nothing for a section": ("torch", "", "torch is empty; it should be settings by name"),
     "a number for a list": ("model.hidden_units", "128", "model.hidden_units is 128; it should be a valid list"),
     "NaN": ("train.learning_rate", ".nan", "train.learning_rate is nan; it should be a finite number"),
     "infinite": ("train.learning_rate", "1e999", "train.learning_rate is inf; it should be a finite number"),
@@ -128,7 +128,7 @@ REFUSED: dict[str, tuple[str, str | None, str]] = {
         "tf",
         "conventions.bias_init is 'tf'; it should be 'native', 'torch' or 'keras'",
     ),
-    "none of the devices": ("torch.device", "gpu", "torch.device is 'gpu'; it should match pattern '^(auto|cpu|"),
+    "none of the devices": ("torch.device", "gpu", "torch.device: 'gpu' is no device; it should be auto, cpu,"),
     "no ratings": ("prepare.ratings", "''", "prepare.ratings is ''; it should"),
     "a path with NUL": ("prepare.ratings", r'"a\0b"', r"prepare.ratings is 'a\x00b'; it should"),
     "a path that is no Unicode": (
@@ -179,8 +179,8 @@ def test_refuses(key: str, value: str | None, message: str, tmp_path: Path) -> N
 
 
 NOT_PARAMETERS: dict[str, tuple[str, str]] = {
-    "empty": ("", "params.yaml: the file is None; it should be settings by name"),
-    "comments alone": ("# nothing\n", "params.yaml: the file is None; it should be settings by name"),
+    "empty": ("", "params.yaml: the file is empty; it should be settings by name"),
+    "comments alone": ("# nothing\n", "params.yaml: the file is empty; it should be settings by name"),
     "a list": ("- train\n", "params.yaml: the file is ['train']; it should be settings by name"),
     "text": ("train\n", "params.yaml: the file is 'train'; it should be settings by name"),
     "a bracket left open": ("train: {epochs: 5\n", "params.yaml is not valid YAML: while parsing a flow mapping"),

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 
@@ -125,7 +125,14 @@ class Conventions(Section):
 class Torch(Section):
     """What only `train-torch` needs."""
 
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+    device: str
+
+    @field_validator("device")
+    @classmethod
+    def _device_has_a_known_name(cls, device: str) -> str:
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
+            raise ValueError(f"{device!r} is no device; it should be auto, cpu, mps, cuda, or cuda: and a number")
+        return device
 
 
 class Keras(Section):
@@ -196,7 +203,8 @@ def _explain(path: Path, kind: type[Section], problem: ErrorDetails) -> str:
         case "value_error":
             return f"{path}: {key}: {problem['ctx']['error']}"
         case "model_type":
-            return f"{path}: {key or 'the file'} is {reprlib.repr(problem['input'])}; it should be settings by name"
+            found = "empty" if problem["input"] is None else reprlib.repr(problem["input"])
+            return f"{path}: {key or 'the file'} is {found}; it should be settings by name"
         case _:
             allowed = re.sub(r"^(Input|String|List) ", "", problem["msg"])
             return f"{path}: {key} is {reprlib.repr(problem['input'])}; it {allowed}"
