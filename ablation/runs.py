@@ -33,9 +33,7 @@ from stages.common.ratings import Ratings, read_ratings
 CACHE = Path("ablation/cache")
 
 CODE: dict[Framework, list[str]] = {
-    "pytorch": [
-        *("stages/train_torch.py", "stages/common/flat_parameters.py", "stages/common/dense_gradients.py"),
-    ],
+    "pytorch": ["stages/train_torch.py", "stages/common/flat_parameters.py", "stages/common/dense_gradients.py"],
     "keras": ["stages/train_keras.py"],
 }
 SHARED_CODE = [
@@ -147,7 +145,7 @@ def train_jobs(jobs: Sequence[Job], train: Path, validation: Path, workers: int)
 def _start_worker() -> None:
     stop_on_signals()
     end_with_starters()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; this one ends with its parent
     os.environ["TQDM_DISABLE"] = "1"
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 

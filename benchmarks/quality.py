@@ -28,14 +28,16 @@ PLAIN_BATCH = 1024
 PEER_PACKAGES = ["lenskit", "scikit-surprise", "cornac", "myfm"]
 """As they are named where they are installed from."""
 HIGHEST = 0.714
-"""In squared stars; plain PyTorch lies far above all others: at its own height the rest would be one line."""
+"""In squared stars; two lie far above all others: at their own height the rest would be one line."""
 LEFT, BELOW = ("PyTorch, accurate", "Surprise"), ("Cornac", "LensKit biased ALS")
 """Where a name would meet another if it stood to the right of its point, and above."""
 
 Losses: TypeAlias = tuple[float, float]
 """Mean squared errors of the validation and of the test rows."""
-Results: TypeAlias = dict[str, dict[str, list[float]]]
-"""By a contender's name: its CPU seconds, val_mse and test_mse, one for each seed."""
+Result: TypeAlias = dict[str, Any]
+"""CPU seconds, val_mse and test_mse, one for each seed; the machine and the versions."""
+Results: TypeAlias = dict[str, Result]
+"""By a contender's name."""
 
 
 def main() -> None:
@@ -47,24 +49,20 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, help="the picture, to write; needs Matplotlib")
     arguments = parser.parse_args()
 
-    kept: dict[str, Any] = {"machine": {}, "versions": {}, "results": {}}
-    if arguments.results.exists():
-        kept = json.loads(arguments.results.read_text("utf-8"))
-    results: Results = kept["results"]
+    results: Results = json.loads(arguments.results.read_text("utf-8")) if arguments.results.exists() else {}
     if arguments.parts:
-        kept["machine"] = describe_machine()
-        kept["versions"] |= list_versions([*PACKAGES, *PEER_PACKAGES])
+        measured_with = {"machine": describe_machine(), "versions": list_versions([*PACKAGES, *PEER_PACKAGES])}
         parts = [read_ratings(arguments.parts / f"{name}.parquet") for name in ("train", "validation", "test")]
         for name, fits in contenders(*parts).items():
             if not arguments.only or name in arguments.only:
-                results[name] = measure(fits)
+                results[name] = measure(fits) | measured_with
                 print(f"{name}: {results[name]}", flush=True)
-        arguments.results.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        arguments.results.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if arguments.picture:
         draw(results, arguments.picture)
 
 
-def measure(fits: Iterable[tuple[float, Losses]]) -> dict[str, list[float]]:
+def measure(fits: Iterable[tuple[float, Losses]]) -> Result:
     """Lists of what came of each seed."""
     rows = [(seconds, *losses) for seconds, losses in fits]
     return dict(zip(("seconds", "val_mse", "test_mse"), map(list, zip(*rows, strict=True)), strict=True))
@@ -172,7 +170,7 @@ def draw(results: Results, path: Path) -> None:
         axes.set_xlim(right=2000)  # room for the names of the slowest
 
 
-def draw_contender(axes: "Axes", name: str, result: dict[str, list[float]], colour: str) -> None:
+def draw_contender(axes: "Axes", name: str, result: Result, colour: str) -> None:
     """A point with its name; one above the picture is an arrow at its top edge, with its error."""
     seconds, losses = median(result["seconds"]), result["test_mse"]
     mean = fmean(losses)

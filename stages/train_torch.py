@@ -36,7 +36,7 @@ class Recommender(nn.Module):
         layers: list[nn.Module] = []
         for fan_in, fan_out in pairwise(widths):
             layers += [linear_by_columns(fan_in, fan_out), nn.ReLU()]
-        self.dense = nn.Sequential(*layers[:-1])
+        self.dense = nn.Sequential(*layers[:-1])  # `backpropagate` goes through the same layers: change both
 
     @property
     def layers(self) -> list[nn.Linear]:
@@ -170,11 +170,11 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    device = torch.device(name)
     try:
+        device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]  # what follows is PyTorch's own dispatch table
+        reason = str(error).partition("\n")[0]  # what follows is for PyTorch's developers
         raise StageError(f"params.yaml: torch.device is {name}, which isn't here: {reason}") from error
     return device
 

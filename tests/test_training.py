@@ -69,10 +69,13 @@ def test_float64_agrees_to_the_last_digits(params: Params, side: str) -> None:
         np.testing.assert_allclose(torch_weight, keras_weight, rtol=0, atol=1e-9)
 
 
-def test_the_fast_pytorch_trainer_is_the_plain_loop(params: Params, parts: Parts) -> None:
+@pytest.mark.parametrize("hidden_units", [[128, 32], [32], [1], []], ids=str)
+def test_the_fast_pytorch_trainer_is_the_plain_loop(params: Params, parts: Parts, hidden_units: list[int]) -> None:
     """Autograd through the module, and PyTorch's own optimiser: what a tutorial would write."""
-    settings = change(params, train={"precision": "float64", "epochs": 2})
     training = parts[0]
+    batch_size = next(size for size in range(100, len(training)) if len(training) % size == 1)  # the last one's is 1
+    train = {"precision": "float64", "epochs": 2, "batch_size": batch_size}
+    settings = change(params, model={"hidden_units": hidden_units}, train=train)
     plain = train_torch.build_model(settings, training)
     optimizer = torch.optim.Adam(plain.parameters(), settings.train.learning_rate)
     means = []

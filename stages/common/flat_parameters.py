@@ -16,7 +16,7 @@ from torch import Tensor, nn
 class FlatParameters:
     """A module's parameters, made views of one vector: the rows of its embedding tables first, then all others.
 
-    The module works on as before; only the gradients of its tables come by `look_up` and `add_rows`.
+    The module works on as before; only the gradients of its tables come by `add_rows`.
     """
 
     def __init__(self, tables: Sequence[nn.Embedding], others: Sequence[nn.Parameter]) -> None:
@@ -60,7 +60,7 @@ class FlatParameters:
 
 
 def gradient_of(tensor: Tensor) -> Tensor:
-    """The gradient that a backward pass has left."""
+    """Where a parameter's gradient is kept."""
     assert tensor.grad is not None
     return tensor.grad
 

@@ -130,8 +130,8 @@ class Torch(Section):
     @field_validator("device")
     @classmethod
     def _device_has_a_known_name(cls, device: str) -> str:
-        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
-            raise ValueError(f"{device!r} is no device; it should be auto, cpu, mps, cuda, or cuda: and a number")
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:(0|[1-9][0-9]?))?", device):
+            raise ValueError(f"{reprlib.repr(device)} is no device; it should be auto, cpu, mps, cuda or cuda:<number>")
         return device
 
 

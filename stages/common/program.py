@@ -14,7 +14,7 @@ from types import FrameType
 from typing import NoReturn
 
 STARTERS_POLL = 0.2
-"""How often to look whether DVC is still there, in seconds."""
+"""How often to look whether what started this process is still there, in seconds."""
 
 temporary_files: set[Path] = set()
 """What a signal's end removes first; `files.replacing` names its own here."""
@@ -61,47 +61,60 @@ def stop_on_signals() -> None:
     """End this process in order on Ctrl-C and SIGTERM, and when DVC, which has started it, ends."""
     for stopping in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(stopping) is not signal.SIG_IGN:
-            signal.signal(stopping, _stop_on_signal)
+            signal.signal(stopping, _stop)
     if "DVC_STAGE" in os.environ:
         end_with_starters()
 
 
-def _stop_on_signal(received: int, frame: FrameType | None) -> NoReturn:
-    _stop(f"by {signal.Signals(received).name}", 128 + received)
-
-
-def _stop(why: str, status: int) -> NoReturn:
+def _stop(received: int, frame: FrameType | None) -> NoReturn:
     """End here and now: an exception might be caught on its way up, or wait for a framework's worker threads."""
     for path in [*temporary_files]:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
+    message = f"\nstopped by {signal.Signals(received).name}; nothing half-written is left\n"
     with contextlib.suppress(OSError):
-        # print may be what a signal has interrupted
-        os.write(2, f"\nstopped {why}; nothing half-written is left\n".encode())
-    os._exit(status)
+        os.write(2, message.encode())  # print may be what the signal has interrupted
+    os._exit(128 + received)
 
 
-@functools.cache
+@functools.cache  # asked for when a package loads and when its stage runs: one thread is enough
 def end_with_starters() -> None:
-    """End this process when one that led to it ends: it would run on and write behind DVC's back."""
+    """Send this process SIGTERM when its parent ends, or on Linux DVC behind that: it would write behind DVC's back."""
     if os.name != "posix":
         return
-    starters = _starters()
-    # DVC starts its stages in its own process group: a starter elsewhere is who adopts orphans.
-    adopted = os.getpgid(starters[-1]) != os.getpgrp()
+    starters = _find_starters()
+    try:
+        # DVC starts its stages in its own process group: a starter elsewhere is who adopts orphans.
+        adopted = os.getpgid(starters[-1]) != os.getpgrp()
+    except ProcessLookupError:
+        adopted = True
+    if adopted:
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def watch() -> None:
-        while not adopted and _starters() == starters:
+        while _lead_here(starters):
             time.sleep(STARTERS_POLL)
-        _stop("because what started it has ended", 1)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _starters() -> list[int]:
+def _find_starters() -> list[int]:
     """The processes that led to this one, from its parent up to DVC: some shells wait for the command that they run."""
     pids = [os.getppid()]
     with contextlib.suppress(OSError):  # it has just ended, or this system has no /proc
         while b"\0DVC_STAGE=" in b"\0" + Path(f"/proc/{pids[-1]}/environ").read_bytes():
-            pids.append(int(Path(f"/proc/{pids[-1]}/stat").read_text().rpartition(")")[2].split()[1]))
+            pids.append(_parent_of(pids[-1]))
     return pids
+
+
+def _lead_here(starters: list[int]) -> bool:
+    """Whether each of the processes is still the parent of the one before it."""
+    try:
+        return [os.getppid(), *map(_parent_of, starters[:-1])] == starters
+    except OSError:  # one has just ended, or too many files are open: the next look will tell
+        return True
+
+
+def _parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])

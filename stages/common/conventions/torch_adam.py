@@ -38,7 +38,7 @@ class OwnAdam:
     def __init__(self, parameters: FlatParameters, learning_rate: float) -> None:
         self.parameters = parameters
         self.learning_rate = learning_rate
-        self.steps = torch.zeros((), device=parameters.flat.device)
+        self.steps = torch.zeros((), dtype=torch.float32, device=parameters.flat.device)  # as the class counts them
         self.m, self.v = torch.zeros_like(parameters.flat.data), torch.zeros_like(parameters.flat.data)
 
     @torch.no_grad()
@@ -49,7 +49,10 @@ class OwnAdam:
         adam(
             [flat],
             [gradient_of(flat)],
-            *([self.m], [self.v], [], [self.steps]),
+            exp_avgs=[self.m],
+            exp_avg_sqs=[self.v],
+            max_exp_avg_sqs=[],
+            state_steps=[self.steps],
             fused=True,
             amsgrad=False,
             beta1=BETA_1,
