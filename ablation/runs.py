@@ -125,9 +125,12 @@ def train_jobs(jobs: Sequence[Job], train: Path, validation: Path, workers: int)
     """Train in worker processes, each of which loads its framework and the data once."""
     if not jobs:
         return
+    # When this process is stopped, Python's own tracker removes the pool's semaphores: no reason to warn.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     context = multiprocessing.get_context("spawn")  # a fork would copy a framework's threads half-alive
     with ProcessPoolExecutor(min(workers, len(jobs)), context, _start_worker) as pool:
-        futures = [pool.submit(_train, job, train, validation) for job in jobs]
+        with _ignoring_interrupts():
+            futures = [pool.submit(_train, job, train, validation) for job in jobs]
         try:
             with tqdm(as_completed(futures), total=len(futures), unit="training", disable=None) as finished:
                 for done, future in enumerate(finished, start=1):
@@ -142,10 +145,19 @@ def train_jobs(jobs: Sequence[Job], train: Path, validation: Path, workers: int)
             raise
 
 
+@contextlib.contextmanager
+def _ignoring_interrupts() -> Iterator[None]:
+    """Processes started meanwhile ignore Ctrl-C from their first moment: it reaches all, and they end with this one."""
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
 def _start_worker() -> None:
     stop_on_signals()
     end_with_starters()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; this one ends with its parent
     os.environ["TQDM_DISABLE"] = "1"
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 

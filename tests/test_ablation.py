@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -196,6 +197,27 @@ def processor_seconds(pid: int) -> float:
     except OSError:
         return 0
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through Linux's /proc")
+@pytest.mark.parametrize("seconds", [0, 0.2, 0.4, 1])
+def test_ctrl_c_while_the_ablation_starts_shows_no_traceback(project: Path, start: Start, seconds: float) -> None:
+    """As a terminal sends it: to the stage and to its training processes."""
+    running = start(
+        project,
+        *(sys.executable, "-m", "ablation.train_alone", "--framework", "keras"),
+        *("--params", "params.yaml", "--ablation-params", "ablation/params.yaml"),
+        *("--train", "data/train.parquet", "--validation", "data/validation.parquet"),
+        *("--curves", "ablation/never.json"),
+    )
+    wait_until(lambda: processor_seconds(running.process.pid) > 0.3, 30)
+    time.sleep(seconds)
+    os.killpg(running.process.pid, signal.SIGINT)
+
+    assert running.process.wait(30) == 128 + signal.SIGINT
+    assert "stopped by SIGINT" in running.output
+    assert "Traceback" not in running.output
+    assert "leaked" not in running.output
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through Linux's /proc")
