@@ -203,6 +203,8 @@ def processor_seconds(pid: int) -> float:
 @pytest.mark.parametrize("seconds", [0, 0.2, 0.4, 1])
 def test_ctrl_c_while_the_ablation_starts_shows_no_traceback(project: Path, start: Start, seconds: float) -> None:
     """As a terminal sends it: to the stage and to its training processes."""
+    if not (project / "data" / "train.parquet").exists():
+        dvc(project, "repro", "split")
     running = start(
         project,
         *(sys.executable, "-m", "ablation.train_alone", "--framework", "keras"),
