@@ -54,9 +54,8 @@ class FlatParameters:
         self.rows_of(gradient_of(self.flat)).index_add_(0, rows.flatten(), gradient.view(-1, self.dim))
 
     def clear_gradient(self, rows: Tensor) -> None:
-        """Set the gradient to zero again after a step that looked up these rows: all others' already is."""
+        """Set the tables' gradient to zero again after a step that looked up these rows: all others' already is."""
         self.rows_of(gradient_of(self.flat)).index_fill_(0, rows.flatten(), 0)
-        self.others_of(gradient_of(self.flat)).zero_()
 
 
 def gradient_of(tensor: Tensor) -> Tensor:
