@@ -6,7 +6,10 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ["torch", "tensorflow", "keras", "numpy", "pandas", "pyarrow", "dvc"]
+PACKAGES = [
+    *("torch", "tensorflow", "keras", "numpy", "pandas", "pyarrow", "dvc"),
+    *("lenskit", "scikit-surprise", "cornac", "myfm"),  # the peers
+]
 
 
 def describe_machine() -> dict[str, str | float]:
@@ -21,10 +24,10 @@ def describe_machine() -> dict[str, str | float]:
     }
 
 
-def list_versions(packages: list[str] = PACKAGES) -> dict[str, str]:
+def list_versions() -> dict[str, str]:
     """Python's version and those of the packages that are installed."""
     versions = {"python": platform.python_version()}
-    for package in packages:
+    for package in PACKAGES:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

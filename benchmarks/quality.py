@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from benchmarks.machine import PACKAGES, describe_machine, list_versions
+from benchmarks.machine import describe_machine, list_versions
 from benchmarks.peers import PEERS, squared_error
 from stages.common.ratings import Ratings, read_ratings
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 SEEDS = (42, 43, 44)
 PLAIN_BATCH = 1024
-PEER_PACKAGES = ["lenskit", "scikit-surprise", "cornac", "myfm"]
-"""As they are named where they are installed from."""
 HIGHEST = 0.714
 """In squared stars; two lie far above all others: at their own height the rest would be one line."""
 LEFT, BELOW = ("PyTorch, accurate", "Surprise"), ("Cornac", "LensKit biased ALS")
@@ -51,7 +49,7 @@ def main() -> None:
 
     results: Results = json.loads(arguments.results.read_text("utf-8")) if arguments.results.exists() else {}
     if arguments.parts:
-        measured_with = {"machine": describe_machine(), "versions": list_versions([*PACKAGES, *PEER_PACKAGES])}
+        measured_with = {"machine": describe_machine(), "versions": list_versions()}
         parts = [read_ratings(arguments.parts / f"{name}.parquet") for name in ("train", "validation", "test")]
         for name, fits in contenders(*parts).items():
             if not arguments.only or name in arguments.only:

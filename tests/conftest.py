@@ -228,9 +228,23 @@ class Running:
 def is_running(pid: int) -> bool:
     """Whether the process has not yet ended: one that nobody has asked for its status since is a zombie, 'Z'."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return _read_stat(pid)[0] != "Z"
     except OSError:
         return False
+
+
+def processor_seconds(pid: int) -> float:
+    """What a process has used so far: nothing, if it has ended."""
+    try:
+        user, system = _read_stat(pid)[11:13]
+    except OSError:
+        return 0
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def _read_stat(pid: int) -> list[str]:
+    """What Linux says of a process, from its state on: the fields after its name in /proc."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> None:

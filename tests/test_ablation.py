@@ -19,7 +19,17 @@ from ablation.effects import Effects, find_effects, rank_conventions, share_of, 
 from ablation.plan import CONVENTIONS, Framework, plan_alone, plan_path
 from ablation.runs import CODE, code_files
 from stages.common.losses import Epoch, LossCurve
-from tests.conftest import Start, copy_project, dvc, edit_params, is_running, run, stages_run, wait_until
+from tests.conftest import (
+    Start,
+    copy_project,
+    dvc,
+    edit_params,
+    is_running,
+    processor_seconds,
+    run,
+    stages_run,
+    wait_until,
+)
 from tests.test_dvc_yaml import imported_files
 
 ORDER = sorted(CONVENTIONS)
@@ -146,16 +156,20 @@ def test_the_whole_ablation_closes_the_gap(project: Path) -> None:
     assert stages_run(dvc(project, "repro", "ablation/dvc.yaml")) == []
 
 
-def test_an_interrupted_ablation_goes_on_where_it_stopped(project: Path, tmp_path: Path) -> None:
-    if not (project / "data" / "train.parquet").exists():
-        dvc(project, "repro", "split")
-    edit_params(project, "learning_rate: 0.001\n", "learning_rate: 0.002\n")
-    arguments = [
-        *(sys.executable, "-m", "ablation.train_alone", "--framework", "pytorch"),
+def alone_command(framework: Framework, curves: Path) -> list[str]:
+    """What DVC runs for one framework's trainings, with another file to write."""
+    return [
+        *(sys.executable, "-m", "ablation.train_alone", "--framework", framework),
         *("--params", "params.yaml", "--ablation-params", "ablation/params.yaml"),
         *("--train", "data/train.parquet", "--validation", "data/validation.parquet"),
-        *("--curves", str(tmp_path / "curves.json")),
+        *("--curves", str(curves)),
     ]
+
+
+def test_an_interrupted_ablation_goes_on_where_it_stopped(project: Path, tmp_path: Path) -> None:
+    dvc(project, "repro", "split")
+    edit_params(project, "learning_rate: 0.001\n", "learning_rate: 0.002\n")
+    arguments = alone_command("pytorch", tmp_path / "curves.json")
     running = subprocess.Popen(arguments, cwd=project, stdout=subprocess.PIPE, text=True)
     assert running.stdout is not None
     for line in running.stdout:
@@ -190,28 +204,14 @@ def test_the_table_names_every_part(curves: tuple[Curves, Curves, Curves]) -> No
         assert name in table
 
 
-def processor_seconds(pid: int) -> float:
-    """What a process has used so far: nothing, if it has ended."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through Linux's /proc")
 @pytest.mark.parametrize("seconds", [0, 0.2, 0.4, 1])
-def test_ctrl_c_while_the_ablation_starts_shows_no_traceback(project: Path, start: Start, seconds: float) -> None:
+def test_ctrl_c_while_the_ablation_starts_shows_no_traceback(
+    project: Path, tmp_path: Path, start: Start, seconds: float
+) -> None:
     """As a terminal sends it: to the stage and to its training processes."""
-    if not (project / "data" / "train.parquet").exists():
-        dvc(project, "repro", "split")
-    running = start(
-        project,
-        *(sys.executable, "-m", "ablation.train_alone", "--framework", "keras"),
-        *("--params", "params.yaml", "--ablation-params", "ablation/params.yaml"),
-        *("--train", "data/train.parquet", "--validation", "data/validation.parquet"),
-        *("--curves", "ablation/never.json"),
-    )
+    dvc(project, "repro", "split")
+    running = start(project, *alone_command("keras", tmp_path / "curves.json"))
     wait_until(lambda: processor_seconds(running.process.pid) > 0.3, 30)
     time.sleep(seconds)
     os.killpg(running.process.pid, signal.SIGINT)
@@ -228,13 +228,7 @@ def test_the_trainings_end_with_their_stage(project: Path, tmp_path: Path, start
     project = Path(shutil.copytree(project, tmp_path / "project", symlinks=True))
     dvc(project, "repro", "split")
     edit_params(project, "epochs: 1\n", "epochs: 1000000\n")
-    running = start(
-        project,
-        *(sys.executable, "-m", "ablation.train_alone", "--framework", "pytorch"),
-        *("--params", "params.yaml", "--ablation-params", "ablation/params.yaml"),
-        *("--train", "data/train.parquet", "--validation", "data/validation.parquet"),
-        *("--curves", "ablation/never.json"),
-    )
+    running = start(project, *alone_command("pytorch", tmp_path / "curves.json"))
     # Loading takes two seconds of the processor's time: one that has used more trains.
     wait_until(lambda: any(processor_seconds(pid) > 4 for pid in running.descendants()), 120)
     processes = running.descendants()
