@@ -12,10 +12,10 @@ from matplotlib.ticker import MaxNLocator
 
 from ablation.curves import Curves, read_curves
 from ablation.plan import CONVENTIONS
-from stages.common.files import write_text
-from stages.common.losses import LossCurve, write_json
-from stages.common.pictures import GREY, KERAS, MSE_LABEL, PYTORCH, picture
-from stages.common.program import run_stage
+from stages.program.files import write_text
+from stages.training.losses import LossCurve, write_json
+from stages.pictures import GREY, KERAS, MSE_LABEL, PYTORCH, picture
+from stages.program.process import run_stage
 
 EPOCHS: dict[str, Callable[[LossCurve], float]] = {
     "best_epoch": lambda curve: curve.best.val_loss,

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from stages.common.conventions import Side
-from stages.common.params import Convention, Conventions
+from stages.training.conventions import Side
+from stages.program.params import Convention, Conventions
 
 Framework = Literal["pytorch", "keras"]
 

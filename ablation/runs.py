@@ -25,19 +25,19 @@ from pydantic import Field
 from tqdm import tqdm
 
 from ablation.plan import Framework, Kind
-from stages.common.losses import LossCurve, read_json, write_json
-from stages.common.params import Params, Section, load_params, load_settings
-from stages.common.program import StageError, end_with_starters, stop_on_signals
-from stages.common.ratings import Ratings, read_ratings
+from stages.training.losses import LossCurve, read_json, write_json
+from stages.program.params import Params, Section, load_params, load_settings
+from stages.program.process import StageError, end_with_starters, stop_on_signals
+from stages.ratings.table import Ratings, read_ratings
 
 CACHE = Path("ablation/cache")
 
 CODE: dict[Framework, list[str]] = {
-    "pytorch": ["stages/train_torch.py", "stages/common/flat_parameters.py", "stages/common/dense_gradients.py"],
+    "pytorch": ["stages/train_torch.py", "stages/engines/flat_parameters.py", "stages/engines/dense_gradients.py"],
     "keras": ["stages/train_keras.py"],
 }
 SHARED_CODE = [
-    *("stages/common/batches.py", "stages/common/losses.py", "stages/common/ratings.py", "stages/common/conventions"),
+    *("stages/training/batches.py", "stages/training/losses.py", "stages/ratings/table.py", "stages/training/conventions"),
 ]
 """What a training's result depends on, besides its settings, its data and its frameworks."""
 

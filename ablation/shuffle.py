@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages import train_keras
-from stages.common.batches import EVALUATION_BATCH
-from stages.common.params import Params, load_params
-from stages.common.program import run_stage
-from stages.common.ratings import Ratings, read_ratings
+from stages.training.batches import EVALUATION_BATCH
+from stages.program.params import Params, load_params
+from stages.program.process import run_stage
+from stages.ratings.table import Ratings, read_ratings
 
 
 def fit_once(params: Params, training: Ratings, validation: Ratings) -> list[float]:

@@ -4,7 +4,7 @@ import argparse
 
 from ablation.plan import plan_alone
 from ablation.runs import add_arguments, train_kinds
-from stages.common.program import run_stage
+from stages.program.process import run_stage
 
 
 def main() -> None:

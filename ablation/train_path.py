@@ -7,7 +7,7 @@ from ablation.curves import read_curves
 from ablation.effects import rank_conventions
 from ablation.plan import plan_path
 from ablation.runs import add_arguments, train_kinds
-from stages.common.program import run_stage
+from stages.program.process import run_stage
 
 
 def main() -> None:

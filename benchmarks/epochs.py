@@ -11,8 +11,8 @@ from benchmarks import limit
 from benchmarks.measure import Spread, Table, ratio, take_turns
 from benchmarks.ratings import change_params, simulate, split_ratings
 from benchmarks.scale import Scale
-from stages.common.params import Params
-from stages.common.ratings import Ratings
+from stages.program.params import Params
+from stages.ratings.table import Ratings
 
 Epoch: TypeAlias = Callable[[], object]
 MakeEpoch: TypeAlias = Callable[[Params, Ratings, Ratings], Epoch]

@@ -11,7 +11,7 @@ from benchmarks.measure import Cell, Spread, Table, ratio
 from benchmarks.processes import in_a_process, peak_megabytes
 from benchmarks.ratings import BOOK_USERS, change_params
 from benchmarks.scale import Scale
-from stages.common.ratings import Ratings
+from stages.ratings.table import Ratings
 
 BATCH_SIZE = 1024
 ROUNDS = 2

@@ -6,10 +6,10 @@ from benchmarks.epochs import Epoch, Framework
 from benchmarks.epochs import measure as measure_epochs
 from benchmarks.measure import Table
 from benchmarks.scale import Scale
-from stages.common.batches import shuffle_rows
-from stages.common.conventions import KERAS_PROGRAMS, resolve_adam
-from stages.common.params import Params
-from stages.common.ratings import Ratings
+from stages.training.batches import shuffle_rows
+from stages.training.conventions import KERAS_PROGRAMS, resolve_adam
+from stages.program.params import Params
+from stages.ratings.table import Ratings
 from stages.train_keras import build_model, choose_engine, train_one_epoch
 
 
@@ -21,7 +21,7 @@ def measure(scale: Scale, work: Path) -> list[Table]:
 def make_epoch(params: Params, known: Ratings, rows: Ratings) -> Epoch:
     """An epoch as `stages.train_keras.train` has it, but for its first steps, where the graph is traced."""
     choose_engine(params)
-    from stages.common.conventions.keras_adam import make_adam
+    from stages.training.conventions.keras_adam import make_adam
 
     model = build_model(params, known)
     model.compile(

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from stages.common.params import Model
+from stages.program.params import Model
 
 FLOAT_BYTES = 4
 ADAM_ARRAYS = 4

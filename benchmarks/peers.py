@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from benchmarks.measure import Cell, Table
 from benchmarks.scale import Scale
-from stages.common.ratings import Ratings, read_ratings
+from stages.ratings.table import Ratings, read_ratings
 
 Predictor: TypeAlias = Callable[[Ratings], NDArray[np.floating]]
 Fit: TypeAlias = Callable[[], Predictor]

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from benchmarks.machine import describe_machine, list_versions
 from benchmarks.peers import PEERS, squared_error
-from stages.common.ratings import Ratings, read_ratings
+from stages.ratings.table import Ratings, read_ratings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from stages.common.params import Params
+    from stages.program.params import Params
 
 ROOT = Path(__file__).parents[1]
 SEEDS = (42, 43, 44)
@@ -138,7 +138,7 @@ def read_settings(name: str = "accurate") -> dict[str, Any]:
 
 def change_params(changes: dict[str, Any]) -> "Params":
     """The project's parameters with some changed."""
-    from stages.common.params import Params, load_params
+    from stages.program.params import Params, load_params
 
     settings = load_params(ROOT / "params.yaml").model_dump()
     for key, value in changes.items():
@@ -155,7 +155,7 @@ def seed_params(params: "Params") -> Iterator["Params"]:
 
 def draw(results: Results, path: Path) -> None:
     """Each contender's median time and mean test error, with the seeds' range; the biases as a line too."""
-    from stages.common.pictures import GREY, KERAS, MSE_LABEL, PYTORCH, picture
+    from stages.pictures import GREY, KERAS, MSE_LABEL, PYTORCH, picture
 
     colours = {"PyTorch": PYTORCH, "Keras": KERAS}
     with picture(path) as (_, [axes]):

@@ -6,8 +6,8 @@ from pathlib import Path
 import yaml
 
 from benchmarks.processes import ROOT, run
-from stages.common.params import Params, load_params
-from stages.common.ratings import Ratings, read_ratings
+from stages.program.params import Params, load_params
+from stages.ratings.table import Ratings, read_ratings
 
 PARTS = ("train", "validation", "test")
 BOOK_USERS = 5.34

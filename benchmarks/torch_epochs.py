@@ -12,12 +12,12 @@ from benchmarks.epochs import Epoch, Framework
 from benchmarks.epochs import measure as measure_epochs
 from benchmarks.measure import Table
 from benchmarks.scale import Scale
-from stages.common.batches import shuffle_rows
-from stages.common.conventions import resolve_adam
-from stages.common.conventions.torch_adam import make_adam
-from stages.common.flat_parameters import FlatParameters
-from stages.common.params import Params
-from stages.common.ratings import Ratings
+from stages.training.batches import shuffle_rows
+from stages.training.conventions import resolve_adam
+from stages.training.conventions.torch_adam import make_adam
+from stages.engines.flat_parameters import FlatParameters
+from stages.program.params import Params
+from stages.ratings.table import Ratings
 from stages.train_torch import Tensors, build_model, train_one_epoch
 
 

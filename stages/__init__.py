@@ -3,6 +3,6 @@
 import sys
 
 if sys.argv[0] == "-m":  # Python is looking for the stage of `python -m stages.<name>`, which is not yet loaded
-    from stages.common.program import stop_on_signals
+    from stages.program.process import stop_on_signals
 
     stop_on_signals()  # loading a framework takes seconds, in which Ctrl-C would print a traceback

@@ -7,10 +7,10 @@ import vl_convert
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from stages.common.files import write_text
-from stages.common.losses import LossCurve, read_baselines, read_curve
-from stages.common.pictures import GREY, KERAS, MSE_LABEL, PYTORCH, picture
-from stages.common.program import run_stage
+from stages.program.files import write_text
+from stages.training.losses import LossCurve, read_baselines, read_curve
+from stages.pictures import GREY, KERAS, MSE_LABEL, PYTORCH, picture
+from stages.program.process import run_stage
 
 COLOURS = {"PyTorch": PYTORCH, "Keras": KERAS}
 

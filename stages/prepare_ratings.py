@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from stages.common.params import Prepare, load_params, shorten
-from stages.common.program import StageError, run_stage
-from stages.common.ratings import Ratings, write_ratings, write_table
-from stages.common.source import Ids, Source, Texts, read_source
+from stages.program.params import Prepare, load_params, shorten
+from stages.program.process import StageError, run_stage
+from stages.ratings.table import Ratings, write_ratings, write_table
+from stages.ratings.source import Ids, Source, Texts, read_source
 
 MOST_GAPS = 4
 """Ids up to this many times the number of rows are numbered through a table of all ids, which is several times as fast

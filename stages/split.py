@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.common.params import Split, load_params
-from stages.common.program import StageError, run_stage
-from stages.common.ratings import Ratings, read_ratings, write_ratings
+from stages.program.params import Split, load_params
+from stages.program.process import StageError, run_stage
+from stages.ratings.table import Ratings, read_ratings, write_ratings
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.common.losses import write_json
-from stages.common.program import run_stage
-from stages.common.ratings import Ratings, read_ratings
+from stages.training.losses import write_json
+from stages.program.process import run_stage
+from stages.ratings.table import Ratings, read_ratings
 
 DAMPING = 5
 """A bias counts as if its user or book had this many further ratings at the mean."""

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from stages.common.batches import EVALUATION_BATCH, check_batch_size, shuffle_rows
-from stages.common.conventions import KERAS_PROGRAMS, AdamConventions, resolve_adam
-from stages.common.conventions.weights import InitialWeights, draw_initial_weights
-from stages.common.files import write_bytes
-from stages.common.losses import LossCurve, diverged, write_curve
-from stages.common.params import Params, load_params
-from stages.common.program import run_stage
-from stages.common.ratings import Ratings, read_ratings
+from stages.training.batches import EVALUATION_BATCH, check_batch_size, shuffle_rows
+from stages.training.conventions import KERAS_PROGRAMS, AdamConventions, resolve_adam
+from stages.training.conventions.weights import InitialWeights, draw_initial_weights
+from stages.program.files import write_bytes
+from stages.training.losses import LossCurve, diverged, write_curve
+from stages.program.params import Params, load_params
+from stages.program.process import run_stage
+from stages.ratings.table import Ratings, read_ratings
 
 if TYPE_CHECKING:
     import keras
@@ -35,7 +35,7 @@ def build_model(params: Params, training: Ratings) -> "keras.Model":
     """
     import keras
 
-    from stages.common.conventions.keras_adam import choose_embedding
+    from stages.training.conventions.keras_adam import choose_embedding
 
     keras.utils.set_random_seed(params.train.seed)
     set_precision(params.train.precision)
@@ -106,7 +106,7 @@ def evaluate(model: "keras.Model", data: Ratings) -> float:
 def train(params: Params, training: Ratings, validation: Ratings) -> tuple["keras.Model", LossCurve]:
     """The model with its best epoch's weights, and the loss curve."""
     choose_engine(params)
-    from stages.common.conventions.keras_adam import make_adam
+    from stages.training.conventions.keras_adam import make_adam
 
     settings = params.train
     check_batch_size(settings.batch_size, len(training))

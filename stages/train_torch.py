@@ -12,17 +12,17 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 from tqdm import tqdm
 
-from stages.common.batches import EVALUATION_BATCH, check_batch_size, shuffle_rows
-from stages.common.conventions import resolve_adam
-from stages.common.conventions.torch_adam import Adam, make_adam
-from stages.common.conventions.weights import InitialWeights, draw_initial_weights
-from stages.common.dense_gradients import backpropagate
-from stages.common.files import write_bytes
-from stages.common.flat_parameters import FlatParameters
-from stages.common.losses import LossCurve, average_batches, write_curve
-from stages.common.params import Model, Params, load_params
-from stages.common.program import StageError, run_stage
-from stages.common.ratings import Ratings, read_ratings
+from stages.training.batches import EVALUATION_BATCH, check_batch_size, shuffle_rows
+from stages.training.conventions import resolve_adam
+from stages.training.conventions.torch_adam import Adam, make_adam
+from stages.training.conventions.weights import InitialWeights, draw_initial_weights
+from stages.engines.dense_gradients import backpropagate
+from stages.program.files import write_bytes
+from stages.engines.flat_parameters import FlatParameters
+from stages.training.losses import LossCurve, average_batches, write_curve
+from stages.program.params import Model, Params, load_params
+from stages.program.process import StageError, run_stage
+from stages.ratings.table import Ratings, read_ratings
 
 
 class Recommender(nn.Module):

@@ -6,7 +6,7 @@ Kingma and Ba, "Adam: a method for stochastic optimization", 2015: algorithm 1, 
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.common.conventions import AdamConventions
+from stages.training.conventions import AdamConventions
 
 LEARNING_RATE = 0.01
 START = np.random.default_rng(1).normal(size=(4, 3))

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import yaml
 
-from stages.common.params import Params, load_params
-from stages.common.ratings import Ratings
+from stages.program.params import Params, load_params
+from stages.ratings.table import Ratings
 from stages.split import TEST, TRAIN, VALIDATION, assign_parts
 
 # Tests import Keras before a stage's code could choose for it.

@@ -18,7 +18,7 @@ from ablation.curves import Curves
 from ablation.effects import Effects, find_effects, rank_conventions, share_of, to_table
 from ablation.plan import CONVENTIONS, Framework, plan_alone, plan_path
 from ablation.runs import CODE, code_files
-from stages.common.losses import Epoch, LossCurve
+from stages.training.losses import Epoch, LossCurve
 from tests.conftest import (
     Start,
     copy_project,

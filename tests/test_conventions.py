@@ -1,4 +1,4 @@
-"""Each framework's own convention is what `stages.common.conventions` says it is, and each emulation follows it."""
+"""Each framework's own convention is what `stages.training.conventions` says it is, and each emulation follows it."""
 
 import math
 from collections.abc import Callable
@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import kstest
 
-from stages.common.conventions import AdamConventions, Program, Side, own_adam, resolve_adam
-from stages.common.conventions.torch_adam import Adam, ConventionalAdam, make_adam
-from stages.common.conventions.weights import draw_initial_weights
-from stages.common.flat_parameters import FlatParameters
-from stages.common.params import Params, Precision
-from stages.common.ratings import Ratings
+from stages.training.conventions import AdamConventions, Program, Side, own_adam, resolve_adam
+from stages.training.conventions.torch_adam import Adam, ConventionalAdam, make_adam
+from stages.training.conventions.weights import draw_initial_weights
+from stages.engines.flat_parameters import FlatParameters
+from stages.program.params import Params, Precision
+from stages.ratings.table import Ratings
 from stages.train_torch import build_model
 from tests.adam_reference import GRADIENTS, LEARNING_RATE, ROWS, START, reference_adam
 from tests.conftest import change, simulate

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.common.files import replacing, write_text
+from stages.program.files import replacing, write_text
 
 
 def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:

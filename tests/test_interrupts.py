@@ -35,8 +35,8 @@ FIRST_EPOCH = "epoch   1  train_loss"
 WRITER = """
 import time
 from pathlib import Path
-from stages.common.files import replacing
-from stages.common.program import run_stage
+from stages.program.files import replacing
+from stages.program.process import run_stage
 
 def main():
     with replacing(Path("output")) as temporary:

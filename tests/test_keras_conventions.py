@@ -9,9 +9,9 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import kstest
 
-from stages.common.conventions import KERAS_PROGRAMS, AdamConventions, own_adam
-from stages.common.conventions.keras_adam import ConventionalAdam, SparseEmbedding, make_adam
-from stages.common.params import Params, Precision
+from stages.training.conventions import KERAS_PROGRAMS, AdamConventions, own_adam
+from stages.training.conventions.keras_adam import ConventionalAdam, SparseEmbedding, make_adam
+from stages.program.params import Params, Precision
 from stages.train_keras import build_model, choose_engine, set_precision
 from tests.adam_reference import GRADIENTS, LEARNING_RATE, ROWS, START, reference_adam
 from tests.conftest import ROOT, change, run, simulate

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.common.params import Prepare
-from stages.common.program import StageError
-from stages.common.ratings import Ratings
-from stages.common.source import Source, Texts
+from stages.program.params import Prepare
+from stages.program.process import StageError
+from stages.ratings.table import Ratings
+from stages.ratings.source import Source, Texts
 from stages.prepare_ratings import MOST_GAPS, Prepared, enough_ratings, find_oddities, number_ids, order_pairs, prepare
 from tests.conftest import ROOT
 

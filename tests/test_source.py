@@ -17,9 +17,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stages.common.params import Columns
-from stages.common.program import StageError
-from stages.common.source import LONGEST_LINE, Ids, Texts, read_source
+from stages.program.params import Columns
+from stages.program.process import StageError
+from stages.ratings.source import LONGEST_LINE, Ids, Texts, read_source
 
 COLUMNS = Columns(user="user_id", book="book_id", rating="rating")
 HEADER = b"user_id,book_id,rating\n"

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from torch.nn.functional import mse_loss
 
 from stages import train_keras, train_torch
-from stages.common.batches import shuffle_rows
-from stages.common.losses import LossCurve
-from stages.common.params import Params
-from stages.common.program import StageError
-from stages.common.ratings import Ratings, read_ratings, write_ratings
-from stages.common.source import read_source
+from stages.training.batches import shuffle_rows
+from stages.training.losses import LossCurve
+from stages.program.params import Params
+from stages.program.process import StageError
+from stages.ratings.table import Ratings, read_ratings, write_ratings
+from stages.ratings.source import read_source
 from stages.prepare_ratings import prepare
 from stages.split import TEST, TRAIN, VALIDATION, assign_parts
 from stages.train_baselines import fit_biases, mean_squared_error

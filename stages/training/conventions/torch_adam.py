@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
-from stages.common.conventions import AdamConventions
-from stages.common.flat_parameters import FlatParameters, gradient_of
+from stages.training.conventions import AdamConventions
+from stages.engines.flat_parameters import FlatParameters, gradient_of
 
 BETA_1, BETA_2 = 0.9, 0.999
 

@@ -25,7 +25,7 @@ framework's own Adam already follows the conventions asked for, the trainers use
 from dataclasses import dataclass
 from typing import Literal
 
-from stages.common.params import Conventions, Precision
+from stages.program.params import Conventions, Precision
 
 Side = Literal["torch", "keras"]
 Program = Literal["pytorch", "keras-tensorflow", "keras-torch"]

@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stages.common.files import replacing
+from stages.program.files import replacing
 
 # Okabe and Ito's palette, told apart by the colour-blind; .dvc/plots/loss-curves.json has the same.
 PYTORCH, KERAS = "#D55E00", "#0072B2"

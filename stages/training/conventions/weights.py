@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.common.params import Params
+from stages.program.params import Params
 
 Weights = NDArray[np.floating]
 

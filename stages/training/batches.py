@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.common.program import StageError
+from stages.program.process import StageError
 
 EVALUATION_BATCH = 65536
 """Rows at a time where nothing is learned: the result doesn't depend on it, the memory does."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stages.common.program import StageError, temporary_files
+from stages.program.process import StageError, temporary_files
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from stages.common.conventions import KERAS_PROGRAMS, AdamConventions, own_adam
+from stages.training.conventions import KERAS_PROGRAMS, AdamConventions, own_adam
 
 
 def make_adam(learning_rate: float, conventions: AdamConventions) -> keras.optimizers.Optimizer:

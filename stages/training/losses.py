@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from stages.common.files import write_text
-from stages.common.program import StageError
+from stages.program.files import write_text
+from stages.program.process import StageError
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from stages.common.flat_parameters import gradient_of
+from stages.engines.flat_parameters import gradient_of
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 
-from stages.common.program import StageError
+from stages.program.process import StageError
 
 AnySection = TypeVar("AnySection", bound="Section")
 Convention = Literal["native", "torch", "keras"]

@@ -1,0 +1,1 @@
+"""What makes each framework fast, exact and quiet."""

@@ -1,0 +1,1 @@
+"""A stage as a process: its parameters, errors, signals and whole files."""

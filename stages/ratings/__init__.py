@@ -1,0 +1,1 @@
+"""Ratings: a file from elsewhere, checked, and the table that the stages hand on."""
