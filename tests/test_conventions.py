@@ -9,14 +9,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from scipy.stats import kstest
-
-from stages.training.conventions import AdamConventions, Program, Side, own_adam, resolve_adam
-from stages.training.conventions.torch_adam import Adam, ConventionalAdam, make_adam
-from stages.training.conventions.weights import draw_initial_weights
 from stages.engines.flat_parameters import FlatParameters
+
 from stages.program.params import Params, Precision
 from stages.ratings.table import Ratings
 from stages.train_torch import build_model
+from stages.training.conventions import AdamConventions, Program, Side, own_adam, resolve_adam
+from stages.training.conventions.torch_adam import Adam, ConventionalAdam, make_adam
+from stages.training.conventions.weights import draw_initial_weights
 from tests.adam_reference import GRADIENTS, LEARNING_RATE, ROWS, START, reference_adam
 from tests.conftest import change, simulate
 

@@ -9,10 +9,10 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import kstest
 
-from stages.training.conventions import KERAS_PROGRAMS, AdamConventions, own_adam
-from stages.training.conventions.keras_adam import ConventionalAdam, SparseEmbedding, make_adam
 from stages.program.params import Params, Precision
 from stages.train_keras import build_model, choose_engine, set_precision
+from stages.training.conventions import KERAS_PROGRAMS, AdamConventions, own_adam
+from stages.training.conventions.keras_adam import ConventionalAdam, SparseEmbedding, make_adam
 from tests.adam_reference import GRADIENTS, LEARNING_RATE, ROWS, START, reference_adam
 from tests.conftest import ROOT, change, run, simulate
 from tests.test_conventions import ALL_ADAMS, EMBEDDING, assert_uniform, dense_limit

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
+from stages.program.errors import StageError
 from stages.program.params import Params, load_params, shorten, suggest
-from stages.program.process import StageError
 from tests.conftest import ROOT, change
 
 PROJECT = (ROOT / "params.yaml").read_text(encoding="utf-8")

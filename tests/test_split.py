@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages import split
+from stages.program.errors import StageError
 from stages.program.params import Params, Split
-from stages.program.process import StageError
 from stages.ratings.table import Ratings, read_ratings, write_ratings
 from stages.split import TEST, TRAIN, VALIDATION, assign_parts
 from tests.conftest import ROOT, simulate

@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from stages.training.batches import shuffle_rows
 from torch.nn.functional import mse_loss
 
 from stages import train_keras, train_torch
-from stages.training.batches import shuffle_rows
-from stages.training.losses import LossCurve
-from stages.program.params import Params
-from stages.program.process import StageError
-from stages.ratings.table import Ratings, read_ratings, write_ratings
-from stages.ratings.source import read_source
 from stages.prepare_ratings import prepare
+from stages.program.errors import StageError
+from stages.program.params import Params
+from stages.ratings.source import read_source
+from stages.ratings.table import Ratings, read_ratings, write_ratings
 from stages.split import TEST, TRAIN, VALIDATION, assign_parts
 from stages.train_baselines import fit_biases, mean_squared_error
+from stages.training.losses import LossCurve
 from tests.conftest import GOODBOOKS, ROOT, change, needs_goodbooks, simulate
 
 Parts = tuple[Ratings, Ratings, Ratings]
