@@ -31,6 +31,11 @@ class Recommender(nn.Module):
             layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
         self.dense = nn.Sequential(*layers[:-1])
 
+    @property
+    def layers(self) -> list[nn.Linear]:
+        """The dense layers, the last of which gives the stars."""
+        return [layer for layer in self.dense if isinstance(layer, nn.Linear)]
+
     def forward(self, books: Tensor, users: Tensor) -> Tensor:
         """Predicted stars (batch,) for book numbers (batch,) and user numbers (batch,)."""
         vectors = torch.cat([self.book_embedding(books), self.user_embedding(users)], dim=1)
@@ -46,7 +51,7 @@ def build_model(params: Params, training: Ratings) -> Recommender:
     model.to(getattr(torch, params.train.precision))
     set_initial_weights(model, draw_initial_weights(params, training.user_count, training.book_count))
     if params.model.output_bias == "mean":
-        nn.init.constant_(model.dense[-1].bias, training.mean)
+        nn.init.constant_(model.layers[-1].bias, training.mean)
     return model
 
 
@@ -57,9 +62,9 @@ def set_initial_weights(model: Recommender, weights: InitialWeights) -> None:
         model.book_embedding.weight.copy_(torch.from_numpy(weights.book_embedding))
     if weights.user_embedding is not None:
         model.user_embedding.weight.copy_(torch.from_numpy(weights.user_embedding))
-    for layer, kernel in zip(model.dense[::2], weights.kernels or [], strict=False):
+    for layer, kernel in zip(model.layers, weights.kernels or [], strict=False):
         layer.weight.copy_(torch.from_numpy(kernel.T))
-    for layer, bias in zip(model.dense[::2], weights.biases or [], strict=False):
+    for layer, bias in zip(model.layers, weights.biases or [], strict=False):
         layer.bias.copy_(torch.from_numpy(bias))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, copy_project, run
+from tests.project import ROOT, copy_project, run
 
 DOCUMENTS = sorted(path.relative_to(ROOT) for path in ROOT.glob("**/*.md") if not path.is_relative_to(ROOT / ".venv"))
 FINDINGS = re.findall(

@@ -19,7 +19,7 @@ from stages.program.errors import StageError
 from stages.program.params import Prepare
 from stages.ratings.source import Source, Texts
 from stages.ratings.table import Ratings
-from tests.conftest import ROOT
+from tests.project import ROOT
 
 Row = tuple[Any, Any, float]
 RULES = ("last", "first", "mean")

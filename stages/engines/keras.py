@@ -4,12 +4,10 @@ Keras chooses its backend once, when it is first imported. Here that is after th
 inside functions.
 """
 
-import importlib.util
 import io
 import os
 from typing import TYPE_CHECKING
 
-from stages.program.errors import StageError
 from stages.program.params import Params
 
 if TYPE_CHECKING:
@@ -17,17 +15,8 @@ if TYPE_CHECKING:
 
 
 def configure(params: Params) -> None:
-    """Load Keras on the backend, in the precision and with the threads of params.yaml; once in a process.
-
-    Raises:
-        StageError: the backend isn't installed.
-    """
+    """Load Keras on the backend, in the precision and with the threads of params.yaml; once in a process."""
     backend = params.keras.backend
-    for package in (backend, "keras"):
-        if importlib.util.find_spec(package) is None:
-            raise StageError(
-                f"train-keras needs {package}, which isn't installed; run: pip install -r requirements.txt"
-            )
     os.environ["KERAS_BACKEND"] = backend
     os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"  # its kernels round differently from one processor to the next
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -15,7 +15,7 @@ autograd.
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, compress
 from typing import Any
 
 import torch
@@ -68,11 +68,12 @@ def accelerate(model: nn.Module, optimizer: AdamByConventions) -> AdamByConventi
 
     def forward(*columns: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
-            return plain_forward(*columns)
-        output: Tensor = _Node.apply(parameters.flat, parameters, *columns)
+            output: Tensor = plain_forward(*columns)
+        else:
+            output = _Node.apply(parameters.flat, parameters, *columns)  # type: ignore[no-untyped-call]
         return output
 
-    model.forward = forward  # type: ignore[method-assign]
+    model.forward = forward
     model.zero_grad = parameters.zero_grad  # type: ignore[method-assign]
     return _FlatAdam(parameters, optimizer)
 
@@ -87,7 +88,8 @@ class _Network:
     @property
     def parameters(self) -> list[nn.Parameter]:
         """The tables' first, then weights and biases."""
-        return [*(table.weight for table in self.tables), *chain(*(layer.parameters() for layer in self.layers))]
+        modules = [*self.tables, *self.layers]
+        return [*chain.from_iterable(module.parameters() for module in modules)]
 
 
 def _recognise(model: nn.Module) -> _Network | None:
@@ -102,7 +104,7 @@ def _recognise(model: nn.Module) -> _Network | None:
     nodes = [*traced.graph.nodes]
     inputs = [node for node in nodes if node.op == "placeholder"]
     lookups, rest = nodes[len(inputs) : 2 * len(inputs)], nodes[2 * len(inputs) :]
-    if len(rest) < 4:
+    if len(rest) < 4 or any(node.args for node in inputs):  # an input may be left out
         return None
     joined, *hidden, squeezed, _ = rest
     expected = [
@@ -170,23 +172,20 @@ class _FlatParameters:
         self.dense_gradients = [(_gradient_of(layer.weight), _gradient_of(layer.bias)) for layer in network.layers]
         self.looked_up: list[tuple[int, Tensor, Tensor]] = []
         """Since the last `zero_grad`: which table, the rows (batch,), and the gradient of each look-up (batch, dim)."""
-        self.is_used_elsewhere = False
-        for table in tables:
-            table.register_post_accumulate_grad_hook(self._note_other_use)
-
-    def _note_other_use(self, _: Tensor) -> None:
-        """Autograd itself adds to a table's gradient where the loss has a term of its own for it, such as a penalty."""
-        self.is_used_elsewhere = True
+        self.used_elsewhere: set[int] = set()
+        """The tables to whose gradient autograd itself has added: the loss has a term of its own, such as a penalty."""
+        for position, table in enumerate(tables):
+            table.register_post_accumulate_grad_hook(lambda _, position=position: self.used_elsewhere.add(position))
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Set the gradient to zero, where it isn't."""
-        if self.is_used_elsewhere:
-            self.gradient.zero_()
-        else:
-            self.gradient[self.tables_size :].zero_()
-            for table, rows, _ in self.looked_up:
-                self.table_gradients[table].index_fill_(0, rows, 0)
-        self.looked_up, self.is_used_elsewhere = [], False
+        """Set the gradient to zero, where it isn't; it stays in its place whatever `set_to_none` says."""
+        self.gradient[self.tables_size :].zero_()
+        for table, rows, _ in self.looked_up:
+            self.table_gradients[table].index_fill_(0, rows, 0)
+        for table in self.used_elsewhere:
+            self.table_gradients[table].zero_()
+        self.looked_up.clear()
+        self.used_elsewhere.clear()
 
     def backpropagate(self, columns: Sequence[Tensor], inputs: Sequence[Tensor], gradient: Tensor) -> None:
         """Add to the gradient.
@@ -212,10 +211,12 @@ class _FlatParameters:
     def square_gradient(self) -> Tensor:
         """The gradient's square, that of a table as the sum of the squares of its look-ups' gradients."""
         squares = self.gradient.square()
-        if not self.is_used_elsewhere:
-            squares[: self.tables_size].zero_()
-            of_tables = squares[: self.tables_size].split([table.numel() for table in self.tables])
-            for table, rows, lookups in self.looked_up:
+        of_tables = squares[: self.tables_size].split([table.numel() for table in self.tables])
+        summed_look_ups = [position not in self.used_elsewhere for position in range(len(self.tables))]
+        for of_table in compress(of_tables, summed_look_ups):
+            of_table.zero_()
+        for table, rows, lookups in self.looked_up:
+            if summed_look_ups[table]:
                 of_tables[table].view(-1, self.widths[table]).index_add_(0, rows, lookups.square())
         return squares
 
@@ -240,7 +241,7 @@ class _Node(torch.autograd.Function):
         return torch.addmm(bias, inputs[-1], weight.T).squeeze(1)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, ...]:
         """Leave the gradient where the optimiser looks for it."""
         parameters, columns, inputs = ctx.call

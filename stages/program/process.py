@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from stages.program.errors import StageError
@@ -78,6 +78,18 @@ def _is_out_of_memory(error: Exception) -> bool:
 def _fail(message: str) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
     sys.exit(1)
+
+
+def explain_missing_packages() -> None:
+    """Let a package that isn't installed end this process with a sentence, wherever it is imported."""
+
+    def explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if isinstance(error, ModuleNotFoundError):
+            print(f"error: {error.name} isn't installed; run: pip install -r requirements.txt", file=sys.stderr)
+        else:
+            sys.__excepthook__(kind, error, trace)
+
+    sys.excepthook = explain
 
 
 def stop_on_signals() -> None:
