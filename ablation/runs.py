@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from ablation.plan import Framework, Kind
 from stages.program.errors import StageError
-from stages.program.params import Params, Section, load_params, load_settings
+from stages.program.params import Params, Section
 from stages.program.process import end_with_parent, stop_on_signals
 from stages.ratings.table import Ratings, read_ratings
 from stages.training.fit import Trainer, fit
@@ -62,13 +62,11 @@ class Job:
 
 
 def train_kinds(
-    kinds: Sequence[Kind], params: Path, ablation_params: Path, train: Path, validation: Path, curves: Path
+    kinds: Sequence[Kind], params: Params, ablation: Ablation, train: Path, validation: Path, curves: Path
 ) -> None:
     """Train each kind from each seed, and write all curves."""
-    settings = load_params(params)
-    ablation = load_settings(ablation_params, AblationParams).ablation
     inputs = hash_files([train, validation, *code_files(kinds[0].framework)])
-    jobs = [plan_job(kind, seed, settings, inputs) for kind in kinds for seed in range(ablation.seeds)]
+    jobs = [plan_job(kind, seed, params, inputs) for kind in kinds for seed in range(ablation.seeds)]
 
     waiting = [job for job in jobs if not job.file.exists()]
     print(f"{len(jobs)} trainings, {len(jobs) - len(waiting)} of them finished before", flush=True)

@@ -4,7 +4,7 @@ Trains Keras as it is on the split ratings, from several seeds, in two ways: wit
 train-keras does, and by one call of `fit(shuffle=True)` after `keras.utils.set_random_seed`. Prints the mean validation
 loss by epoch. Not a stage of the pipeline; run it from the project's folder after `dvc repro`:
 
-    python -m ablation.shuffle
+    python -m ablation.shuffle --params params.yaml
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.program.params import Params, load_params
+from stages.program.params import Params
 from stages.program.process import run_stage
 from stages.ratings.table import Ratings, read_ratings
 from stages.train_keras import KerasTrainer, build_model
@@ -49,18 +49,17 @@ def describe(name: str, losses: NDArray[np.float64]) -> str:
 
 
 def main(
-    params: Path = Path("params.yaml"),
+    params: Params,
     train: Path = Path("data/train.parquet"),
     validation: Path = Path("data/validation.parquet"),
     seeds: int = 5,
 ) -> None:
     """Train both ways from each seed and print the two rows."""
-    settings = load_params(params)
     training_rows, validation_rows = read_ratings(train), read_ratings(validation)
 
     fresh, once = [], []
-    for seed in range(settings.train.seed, settings.train.seed + seeds):
-        seeded = settings.model_copy(update={"train": settings.train.model_copy(update={"seed": seed})})
+    for seed in range(params.train.seed, params.train.seed + seeds):
+        seeded = params.model_copy(update={"train": params.train.model_copy(update={"seed": seed})})
         curve = fit(KerasTrainer(seeded, training_rows), training_rows, validation_rows, seeded.train)
         fresh.append([epoch.val_loss for epoch in curve.epochs])
         once.append(fit_once(seeded, training_rows, validation_rows))

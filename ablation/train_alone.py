@@ -3,15 +3,16 @@
 from pathlib import Path
 
 from ablation.plan import Framework, plan_alone
-from ablation.runs import train_kinds
+from ablation.runs import AblationParams, train_kinds
+from stages.program.params import Params
 from stages.program.process import run_stage
 
 
 def main(
-    framework: Framework, params: Path, ablation_params: Path, train: Path, validation: Path, curves: Path
+    framework: Framework, params: Params, ablation_params: AblationParams, train: Path, validation: Path, curves: Path
 ) -> None:
     """Run the stage."""
-    train_kinds(plan_alone(framework), params, ablation_params, train, validation, curves)
+    train_kinds(plan_alone(framework), params, ablation_params.ablation, train, validation, curves)
 
 
 if __name__ == "__main__":

@@ -5,14 +5,17 @@ from pathlib import Path
 from ablation.curves import read_curves
 from ablation.estimates import rank_conventions
 from ablation.plan import plan_path
-from ablation.runs import train_kinds
+from ablation.runs import AblationParams, train_kinds
+from stages.program.params import Params
 from stages.program.process import run_stage
 
 
-def main(alone: Path, params: Path, ablation_params: Path, train: Path, validation: Path, curves: Path) -> None:
+def main(
+    alone: Path, params: Params, ablation_params: AblationParams, train: Path, validation: Path, curves: Path
+) -> None:
     """Run the stage."""
     order = rank_conventions(read_curves(alone))
-    train_kinds(plan_path(order), params, ablation_params, train, validation, curves)
+    train_kinds(plan_path(order), params, ablation_params.ablation, train, validation, curves)
 
 
 if __name__ == "__main__":

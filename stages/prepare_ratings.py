@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from stages.program.errors import StageError, shorten
-from stages.program.params import Prepare, load_params
+from stages.program.params import Params, Prepare
 from stages.program.process import run_stage
 from stages.ratings.source import Ids, Source, Texts, read_source
 from stages.ratings.table import Ratings, write_ratings, write_table
@@ -175,9 +175,9 @@ def find_oddities(prepared: Prepared) -> list[str]:
     return oddities
 
 
-def main(params: Path, ratings: Path, users: Path, books: Path) -> None:
+def main(params: Params, ratings: Path, users: Path, books: Path) -> None:
     """Run the stage: read, check, number, write; `users` and `books` keep the original ids by number."""
-    settings = load_params(params).prepare
+    settings = params.prepare
 
     source = read_source(Path(settings.ratings), settings.columns, settings.rating_scale)
     prepared = prepare(source, settings)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.program.errors import StageError
-from stages.program.params import Split, load_params
+from stages.program.params import Params, Split
 from stages.program.process import run_stage
 from stages.ratings.table import Ratings, read_ratings, write_ratings
 
@@ -63,12 +63,10 @@ def warn_of_small_parts(part: NDArray[np.int8], settings: Split) -> list[str]:
     return warnings
 
 
-def main(params: Path, ratings: Path, train: Path, validation: Path, test: Path) -> None:
+def main(params: Params, ratings: Path, train: Path, validation: Path, test: Path) -> None:
     """Run the stage: read, draw, write."""
-    settings = load_params(params).split
-
     table = read_ratings(ratings)
-    part, kept = assign_parts(table, settings)
+    part, kept = assign_parts(table, params.split)
 
     for value, path in ((TRAIN, train), (VALIDATION, validation), (TEST, test)):
         write_ratings(table[np.flatnonzero(part == value)], path)  # half the time of a mask
@@ -77,7 +75,7 @@ def main(params: Path, ratings: Path, train: Path, validation: Path, test: Path)
         f"{counts[TRAIN]:,} ratings to train on, {counts[VALIDATION]:,} for validation, {counts[TEST]:,} for the test"
     )
     print(f"  {kept:,} rows stayed in train so that their user and book have one there")
-    for warning in warn_of_small_parts(part, settings):
+    for warning in warn_of_small_parts(part, params.split):
         print(warning)
 
 

@@ -126,7 +126,7 @@ class KerasTrainer:
         return save_weights(self.model)
 
 
-def main(params: Path, train: Path, validation: Path, test: Path, weights: Path, losses: Path) -> None:
+def main(params: Params, train: Path, validation: Path, test: Path, weights: Path, losses: Path) -> None:
     """Run the stage."""
     run_training(KerasTrainer, params, train, validation, test, weights, losses)
 

@@ -130,7 +130,7 @@ class TorchTrainer:
         )
 
 
-def main(params: Path, train: Path, validation: Path, test: Path, weights: Path, losses: Path) -> None:
+def main(params: Params, train: Path, validation: Path, test: Path, weights: Path, losses: Path) -> None:
     """Run the stage."""
     run_training(TorchTrainer, params, train, validation, test, weights, losses)
 

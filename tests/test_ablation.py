@@ -178,7 +178,7 @@ def test_an_interrupted_ablation_goes_on_where_it_stopped(project: Path, tmp_pat
 
 
 def test_the_cost_of_one_order_is_measured(project: Path) -> None:
-    output = run(project, sys.executable, "-m", "ablation.shuffle", "--seeds", "2").stdout
+    output = run(project, sys.executable, "-m", "ablation.shuffle", "--params", "params.yaml", "--seeds", "2").stdout
 
     rows = re.findall(
         r"^(a fresh order each epoch|fit\(shuffle=True\), seeded) +[\d.]+ ± [\d.]+$", output, re.MULTILINE

@@ -58,19 +58,19 @@ def choose_device(name: str) -> torch.device:
 def accelerate(model: nn.Module, optimizer: AdamByConventions) -> AdamByConventions:
     """Install the fast engine in a model, and return the optimiser to train it with.
 
-    To be called when the model has its last layer, device and precision. A model that the engine doesn't know stays as
-    it is, and so does the optimiser.
+    To be called when the model has its last layer, device and precision, in training mode. A model that the engine
+    doesn't know stays as it is, and so does the optimiser.
     """
-    network = _recognise(model)
+    network = _recognise(model) if model.training else None
     if network is None:
         return optimizer
     parameters, plain_forward = _FlatParameters(network), model.forward
 
     def forward(*columns: Tensor) -> Tensor:
-        if not torch.is_grad_enabled():
-            output: Tensor = plain_forward(*columns)
+        if model.training and torch.is_grad_enabled():
+            output: Tensor = _Node.apply(parameters.flat, parameters, *columns)  # type: ignore[no-untyped-call]
         else:
-            output = _Node.apply(parameters.flat, parameters, *columns)  # type: ignore[no-untyped-call]
+            output = plain_forward(*columns)
         return output
 
     model.forward = forward

@@ -155,22 +155,19 @@ class Params(Section):
     keras: Keras
 
 
-def load_params(path: Path) -> Params:
-    """Read and check params.yaml.
-
-    Every stage checks the whole file, so that a mistake in a later stage's section shows before the first one runs.
-    """
+def load_params(path: str | Path) -> Params:
+    """Read and check params.yaml: the whole file, so that a mistake in a later stage's section shows at once."""
     return load_settings(path, Params)
 
 
-def load_settings(path: Path, kind: type[AnySection]) -> AnySection:
+def load_settings(path: str | Path, kind: type[AnySection]) -> AnySection:
     """Read and check a file of settings.
 
     Raises:
         StageError: the file is missing, isn't YAML, or holds settings that aren't valid.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise StageError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -185,7 +182,7 @@ def load_settings(path: Path, kind: type[AnySection]) -> AnySection:
         raise StageError("\n".join(_explain(path, kind, problem) for problem in error.errors())) from error
 
 
-def _explain(path: Path, kind: type[Section], problem: ErrorDetails) -> str:
+def _explain(path: str | Path, kind: type[Section], problem: ErrorDetails) -> str:
     """One line: the key, what stands there, and what is allowed."""
     location = [part if (part := str(name)).isprintable() else repr(part) for name in problem["loc"]]
     key = ".".join(location)

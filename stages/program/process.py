@@ -30,12 +30,11 @@ def run_stage(main: Callable[..., None]) -> NoReturn:
     Its arguments come from the command line, as `parse_arguments` says.
     """
     stop_on_signals()
-    arguments = parse_arguments(main)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # In a log, too, a line shows when it is written; a file's name is no reason to fail after all is done.
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     try:
-        main(**arguments)
+        main(**parse_arguments(main))
     except StageError as error:
         _fail(str(error))
     except OSError as error:
@@ -50,18 +49,26 @@ def run_stage(main: Callable[..., None]) -> NoReturn:
 def parse_arguments(main: Callable[..., None]) -> dict[str, Any]:
     """The command line's arguments by name: each parameter of `main` is an option.
 
-    `train_rows: Path` is `--train-rows`, which must be there as it has no default; a Literal's values are its choices.
+    `train_rows: Path` is `--train-rows`, which must be there as it has no default. A Literal's values are its choices.
+    For a Section of settings the file that holds it is named, and is read.
+
+    Raises:
+        StageError: settings that aren't valid.
     """
+    from stages.program.params import Section, load_settings  # not before signals are handled: it takes a while
+
     parser = argparse.ArgumentParser(
         description=sys.modules[main.__module__].__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     for name, parameter in inspect.signature(main).parameters.items():
-        required = parameter.default is parameter.empty
         kind, choices = parameter.annotation, None
         if get_origin(kind) is Literal:
             kind, choices = str, get_args(kind)
-        option = f"--{name.replace('_', '-')}"
+        elif issubclass(kind, Section):
+            kind = functools.partial(load_settings, kind=kind)
+        required = parameter.default is parameter.empty
         default = None if required else parameter.default
+        option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=kind, choices=choices, required=required, default=default)
     return vars(parser.parse_args())
 

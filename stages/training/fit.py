@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from stages.program.errors import StageError
 from stages.program.files import write_bytes
-from stages.program.params import Params, Train, load_params
+from stages.program.params import Params, Train
 from stages.ratings.table import Ratings, read_ratings
 from stages.training.losses import LossCurve, write_curve
 
@@ -86,20 +86,19 @@ def shuffle_rows(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
 
 def run_training(
     make_trainer: Callable[[Params, Ratings], Trainer],
-    params: Path,
+    params: Params,
     train: Path,
     validation: Path,
     test: Path,
     weights: Path,
     losses: Path,
 ) -> None:
-    """A training stage from its parameters and the three tables to its weights and its loss file."""
-    settings = load_params(params)
+    """A training stage from its settings and the three tables to its weights and its loss file."""
     training_rows, validation_rows, test_rows = (read_ratings(path) for path in (train, validation, test))
 
-    trainer = make_trainer(settings, training_rows)
+    trainer = make_trainer(params, training_rows)
     print(trainer.describe())
-    curve = fit(trainer, training_rows, validation_rows, settings.train)
+    curve = fit(trainer, training_rows, validation_rows, params.train)
     test_loss = trainer.evaluate(test_rows)
 
     write_bytes(weights, trainer.save())
