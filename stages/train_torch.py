@@ -91,6 +91,7 @@ class TorchTrainer:
     def train_one_epoch(self, rows: Ratings, epoch: int) -> float:
         """Train on each batch once; the mean of the examples' losses as they were then."""
         batches = self.split(rows, self.batch_size)
+        self.model.train()
         losses = batches[0][2].new_empty(len(batches))  # small tensors in a list would leave holes in the memory
         for step, (books, users, stars) in enumerate(tqdm(batches, f"epoch {epoch}", leave=False, disable=None)):
             self.optimizer.zero_grad()
@@ -104,6 +105,7 @@ class TorchTrainer:
     def evaluate(self, rows: Ratings) -> float:
         """The mean squared error over all rows."""
         batches = self.split(rows, EVALUATION_BATCH)
+        self.model.eval()
         squares = [mse_loss(self.model(books, users), stars, reduction="sum").item() for books, users, stars in batches]
         return sum(squares) / len(rows)
 

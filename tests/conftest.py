@@ -27,6 +27,17 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+RUNS_DVC = {"finished_small", "small", "finished", "project"}
+"""Fixtures that run the whole pipeline."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what runs a pipeline."""
+    for item in items:
+        if isinstance(item, pytest.Function) and RUNS_DVC & {*item.fixturenames}:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def environment(tmp_path_factory: pytest.TempPathFactory) -> None:
     """One thread for all frameworks; DVC and git without this machine's settings."""
