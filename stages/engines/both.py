@@ -17,6 +17,8 @@ def load_triton_first() -> None:
         RuntimeError: TensorFlow is loaded, triton isn't: to load it now, as PyTorch would, can crash the process.
     """
     if "tensorflow" in sys.modules and "triton" not in sys.modules and importlib.util.find_spec("triton"):
-        raise RuntimeError("TensorFlow is loaded already, and triton would crash after it: import triton before TensorFlow")
+        raise RuntimeError(
+            "TensorFlow is loaded already, and triton would crash after it: import triton before TensorFlow"
+        )
     with contextlib.suppress(ImportError):
         importlib.import_module("triton")
