@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from stages.engines.both import load_triton_first
 from stages.program.params import Params, load_params
 from stages.ratings.table import Ratings
 from stages.split import TEST, TRAIN, VALIDATION, assign_parts
 from tests.data import simulate
 from tests.processes import Running, Start
 from tests.project import ROOT, commit, copy_project, dvc, edit_params
+
+load_triton_first()  # whatever order a test loads the frameworks in
 
 # Tests import Keras before a stage's code could choose for it.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
