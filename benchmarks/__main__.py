@@ -25,7 +25,7 @@ def main() -> None:
     """Run each group in a process of its own, one after the other; what was measured is written at once."""
     arguments = parse_arguments()
     if arguments.write_group:
-        write_group(*arguments.only, arguments.scale, arguments.work, arguments.write_group)
+        write_group(arguments.only[0], arguments.scale, arguments.work, arguments.write_group)
         return
     result: dict[str, Any] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -46,9 +46,9 @@ def main() -> None:
         for group in arguments.only or GROUPS:
             try:
                 result["tables"][group] = measure(group, arguments, work)
-            except subprocess.CalledProcessError:
+            except (OSError, subprocess.CalledProcessError) as error:
                 result["failed"].append(group)
-                print(f"\n{group} failed; the reason is in what it printed.", flush=True)
+                print(f"\n{group} failed: {error}", flush=True)
             write_result(arguments.output, result)
     if result["failed"]:
         sys.exit(f"failed: {', '.join(result['failed'])}")
