@@ -46,7 +46,7 @@ def main() -> None:
         for group in arguments.only or GROUPS:
             try:
                 result["tables"][group] = measure(group, arguments, work)
-            except (OSError, subprocess.CalledProcessError) as error:
+            except Exception as error:  # whatever it is, the other groups go on
                 result["failed"].append(group)
                 print(f"\n{group} failed: {error}", flush=True)
             write_result(arguments.output, result)
