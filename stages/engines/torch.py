@@ -4,7 +4,7 @@
 layers with ReLU between them, then
 
 - all parameters become parts of one vector, which Adam updates in one call;
-- gradients stay where they are, in a second vector;
+- gradients stay where they are, in a second vector, of which `zero_grad` clears only the rows that were looked up;
 - the whole network is one node for autograd: for batches this small the graph of its layers takes as long as they do;
 - the dense weights lie column after column in memory: with few inputs, MKL's products are up to six times faster then.
 
@@ -197,6 +197,8 @@ class _FlatParameters:
         """The tables to whose gradient autograd itself has added: the loss has a term of its own, such as a penalty."""
         for position, table in enumerate(tables):
             table.register_post_accumulate_grad_hook(lambda _, position=position: self.used_elsewhere.add(position))
+        self.version = self.gradient._version
+        """PyTorch's count of the gradient's changes, without those that others have made."""
         self.parameters = network.parameters
         self.containers = [(module._modules, {**module._modules}) for module in model.modules() if module._modules]
         self.state = self.read_state()
@@ -218,8 +220,17 @@ class _FlatParameters:
             raise RuntimeError("the model was changed after `accelerate`; accelerate it last, and clear by zero_grad()")
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Set the gradient to zero; it stays in its place whatever `set_to_none` says."""
-        self.gradient.zero_()
+        """Set the gradient to zero; it stays in its place whatever `set_to_none` says.
+
+        All but the rows that were looked up is zero already, unless somebody else has written to the gradient.
+        """
+        if self.gradient._version == self.version:
+            self.gradient[self.tables_size :].zero_()
+            for table, rows, _ in self.looked_up:
+                self.table_gradients[table].index_fill_(0, rows, 0)
+        else:
+            self.gradient.zero_()
+        self.version = self.gradient._version
         self.looked_up.clear()
         self.used_elsewhere.clear()
 
@@ -231,6 +242,7 @@ class _FlatParameters:
             inputs: of each layer, (batch, fan_in).
             gradient: of the network's output, (batch,).
         """
+        of_others = self.gradient._version - self.version
         gradient = gradient.unsqueeze(1)
         for (weight, _), (of_weight, of_bias), values in zip(
             reversed(self.dense), reversed(self.dense_gradients), reversed(inputs), strict=True
@@ -243,6 +255,7 @@ class _FlatParameters:
         for table, (rows, lookups) in enumerate(zip(columns, gradient.split(self.widths, 1), strict=True)):
             self.table_gradients[table].index_add_(0, rows, lookups)
             self.looked_up.append((table, rows, lookups))
+        self.version = self.gradient._version - of_others
 
     def square_gradient(self) -> Tensor:
         """The gradient's square, that of a table as the sum of the squares of its look-ups' gradients."""
