@@ -1,13 +1,14 @@
 """What is checked of every row, whatever kind of file it stands in; what is wrong is collected for one message."""
 
 import itertools
+import math
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -21,10 +22,9 @@ EXAMPLES = 3
 """How many wrong rows, and how many different values of theirs, a message names."""
 
 MISSING = {*pyarrow.csv.ConvertOptions().null_values, "None", r"\N", "<NA>"}
-NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?", re.ASCII | re.IGNORECASE)
 WHOLE_NUMBER = re.compile(r"[+-]?\d+(\.0*)?", re.ASCII)
 PLAIN_NUMBER = re.compile(r"0|[1-9]\d{0,18}", re.ASCII)
-INFINITE = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
 POWER_OF_TEN = re.compile(r"[+-]?(\d+\.\d*e[+-]?|\d+e[+-])\d+", re.ASCII | re.IGNORECASE)
 """The point or the sign tells it from a hexadecimal number of digits and one e."""
 EXCEL_TEXT = re.compile(r'="(.*)"', re.DOTALL)
@@ -32,39 +32,27 @@ CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 EXACT_FLOATS = 2**53
 """From here on a float64 doesn't hold every whole number."""
 
-NOT_RATED = "not rated"
-NO_ID = "without a user or a book"
-ID_FAULTS = ["missing", "in powers of ten, which have lost digits", "with control characters"]
+ID_FAULTS = [
+    "missing (prepare.missing_ids: leave_out leaves such rows out)",
+    "in powers of ten: Excel or a float has cut their digits off",
+    "with control characters",
+]
 """In a column's codes they are -1, -2, -3."""
-ADVICE = {
-    "missing": "prepare.missing_ids: leave_out would leave such rows out",
-    "in powers of ten, which have lost digits": "the file needs to be as it was before Excel, or before its ids were floats",
-    "not a number": "prepare.rating_words says what words mean, prepare.not_rated which values mean none",
-    "empty or NaN": "prepare.not_rated: [''] would leave such rows out",
-}
+STRUCTURE = -1
+"""The place, instead of a column's, of faults that are a whole row's."""
 
 
 class Block(NamedTuple):
-    """Rows as they stand in a file: arrays of text or of numbers, in which null is a missing value."""
+    """Rows as they stand in a file."""
 
-    first: int
-    """The place of the first one among the file's rows."""
-    users: pa.Array | None
-    """None where the whole file is one user's."""
-    books: pa.Array
-    ratings: pa.Array
-
-
-class Opened(Protocol):
-    """A file of some kind, and how its rows are named."""
-
-    path: Path
-    unit: str
-    """What a row is called: line, row or object."""
-    decimal_commas: bool
-
-    def places(self, rows: list[int]) -> list[int]:
-        """The rows (ascending, from 0) as people find them, from 1."""
+    columns: list[pa.Array]
+    """User (not where the whole file is one user's), book and rating: text or numbers; null is a missing value."""
+    numbers: Callable[[], NDArray[np.integer[Any]]]
+    """(n,) which line, row or object of the file each is, from 1."""
+    broken: dict[int, str]
+    """The numbers of what couldn't be read as rows, and what is wrong with each."""
+    unit: str = "line"
+    decimal_commas: bool = True
 
 
 @dataclass(frozen=True)
@@ -91,160 +79,144 @@ class Source:
     left_out: dict[str, int]
     """How many more rows the files have, by the reason for which they are left out."""
     where: Callable[[NDArray[np.intp]], str]
-    """Names the first few of some rows (ascending, from 0) as people find them: 'lines 3, 17, 201, …'."""
+    """Names the first few of some rows (ascending, from 0) as people find them: 'lines 3, 17, 201, …'. Only where
+    `on_duplicate` is `error`."""
 
 
 @dataclass
 class _Finding:
-    """One kind of fault in one column: how many rows have it; the first few different values, and rows."""
+    """How many rows have one kind of fault, and the first few values and rows."""
 
     count: int = 0
     values: dict[str, None] = field(default_factory=dict)
-    rows: list[tuple[Opened, int]] = field(default_factory=list)
+    rows: list[tuple[Path, int]] = field(default_factory=list)
 
 
 class Check:
     """Takes the files' rows block by block, keeps what is to be kept, and collects what is wrong."""
 
-    def __init__(self, settings: Prepare) -> None:
+    def __init__(self, settings: Prepare, several: bool) -> None:
         self._settings = settings
+        self._several = several
         self._scale = np.array(settings.rating_scale, np.float32)
         self._not_rated = {value.strip() if isinstance(value, str) else float(value) for value in settings.not_rated}
         self._ids = (_Ids(), _Ids())
         self._stars: list[NDArray[np.float32]] = []
-        self._blocks: list[tuple[Opened, int, NDArray[np.uint8]]] = []
-        """Of each block: its file, its first row, and a bit for each row that says whether it is kept."""
-        self._ends: list[int] = []
-        """How many rows are kept up to the end of each block."""
+        self._rows: list[tuple[Path, NDArray[np.integer[Any]]]] = []
         self._findings: dict[tuple[int, str], _Finding] = {}
+        self._names: Sequence[str] = ()
+        self._unit = ""
         self.left_out: Counter[str] = Counter()
 
-    def add(self, file: Opened, block: Block) -> None:
-        """Check a block's rows; leave out what the parameters say."""
-        size = len(block.books)
-        users = pa.repeat(file.path.name.partition(".")[0], size) if block.users is None else block.users
-        columns = pa.RecordBatch.from_arrays([users, block.books, block.ratings], ["user", "book", "rating"])
-        texts, index = _distinct(block.ratings)
-        ratings = [self._read_rating(text, file.decimal_commas) for text in texts]
+    def add(self, path: Path, block: Block, names: Sequence[str]) -> None:
+        """Check a block's rows; leave out what the settings say. `names` are the columns', for messages."""
+        self._names, self._unit = names, block.unit
+        for number, fault in block.broken.items():
+            self._refuse(STRUCTURE, fault, path, [number], 1)
+        columns = block.columns
+        if len(columns) == 2:
+            columns = [pa.repeat(path.name.partition(".")[0], len(columns[0])), *columns]
+        table = pa.RecordBatch.from_arrays(columns, ["user", "book", "rating"])
+        texts, index = _distinct(columns[2])
+        ratings = [self._read_rating(text, block.decimal_commas) for text in texts]
         kept = np.array([rating is not None for rating in ratings], np.bool_)[index]
-        if not kept.all():
-            columns, index = columns.filter(pa.array(kept)), index[kept]
-        self.left_out[NOT_RATED] += size - len(index)
+        table, index = _keep(kept, table, index)
+        self.left_out["not rated"] += len(kept) - len(index)
 
-        ids = [column.read(array) for column, array in zip(self._ids, columns, strict=False)]
+        ids = [column.read(array) for column, array in zip(self._ids, table.columns, strict=False)]
         if self._settings.missing_ids == "leave_out":
-            whole = ~(_have(ids[0], 0) | _have(ids[1], 0))
-            self.left_out[NO_ID] += len(whole) - int(whole.sum())
-            columns, index, ids = columns.filter(pa.array(whole)), index[whole], [column[whole] for column in ids]
-            kept[kept] = whole
+            known = ~(_have(ids[0], 0) | _have(ids[1], 0))
+            table, index, *ids = _keep(known, table, index, *ids)
+            self.left_out["without a user or a book"] += len(known) - len(index)
+            kept[kept] = known
 
-        rows = block.first + np.flatnonzero(kept)
-        for place, values in enumerate(ids):
-            self._ids[place].pieces.append(values)
-            for number, fault in enumerate(ID_FAULTS):
-                self._refuse(place, fault, file, rows, _have(values, number), columns[place])
-        for fault in sorted({rating for rating in ratings if isinstance(rating, str)}):
-            self._refuse(2, fault, file, rows, np.array([rating == fault for rating in ratings])[index], columns[2])
+        wrong = {(place, fault): _have(ids[place], code) for place in (0, 1) for code, fault in enumerate(ID_FAULTS)}
+        for place, column in enumerate(self._ids):
+            for fault, codes in column.odd_numbers.items():
+                wrong[place, fault] = np.isin(ids[place], codes) if _is_coded(ids[place]) else np.array([], np.bool_)
+        for fault in {rating for rating in ratings if isinstance(rating, str)}:
+            wrong[2, fault] = np.array([rating == fault for rating in ratings])[index]
+        for (place, fault), has_it in wrong.items():
+            rows = np.flatnonzero(has_it)
+            if len(rows):
+                values = table[place].take(pa.array(rows)).unique().slice(0, EXAMPLES)
+                found = block.numbers()[kept][rows[: EXAMPLES + 1]]
+                self._refuse(place, fault, path, found, len(rows), map(_as_text, values.to_pylist()))
+
+        for column, values in zip(self._ids, ids, strict=True):
+            column.pieces.append(values)
         stars = [rating if isinstance(rating, float) else np.nan for rating in ratings]
         self._stars.append(np.array(stars, np.float32)[index])
-        self._blocks.append((file, block.first, np.packbits(kept)))
-        self._ends.append((self._ends[-1] if self._ends else 0) + len(rows))
+        if self._settings.on_duplicate == "error":
+            self._rows.append((path, block.numbers()[kept]))
 
     def _read_rating(self, text: str, decimal_commas: bool) -> float | str | None:
         """Stars, or what is wrong, or None for no rating."""
         text = text.strip()
-        if text in self._not_rated:
+        number = text.replace(",", ".") if decimal_commas else text
+        stars = self._settings.rating_words.get(text, float(number) if NUMBER.fullmatch(number) else math.nan)
+        if text in self._not_rated or stars in self._not_rated:
             return None
-        if text in self._settings.rating_words:
-            stars = float(self._settings.rating_words[text])
-        elif text in MISSING:
-            return "empty or NaN"
-        elif INFINITE.fullmatch(text):
+        if math.isnan(stars):
+            return (
+                "empty or NaN"
+                if text in MISSING
+                else "not a number (prepare.rating_words or not_rated may say what it is)"
+            )
+        if math.isinf(stars):
             return "infinite"
-        elif NUMBER.fullmatch(number := text.replace(",", ".") if decimal_commas else text):
-            stars = float(number)
-        else:
-            return "not a number"
-        if stars in self._not_rated:
-            return None
         if not self._scale[0] <= np.float32(stars) <= self._scale[1]:
-            return "off the scale {:g} to {:g} (prepare.rating_scale)".format(*self._scale)
-        return stars
+            advice = ", or not_rated: [0]" if stars == 0 else ""
+            return "off the scale {:g} to {:g} (prepare.rating_scale{})".format(*self._scale, advice)
+        return float(stars)
 
     def _refuse(
-        self, place: int, fault: str, file: Opened, rows: NDArray[np.intp], wrong: NDArray[np.bool_], values: pa.Array
+        self, place: int, fault: str, path: Path, numbers: Iterable[int], count: int, values: Iterable[str] = ()
     ) -> None:
-        if not wrong.any():
-            return
         finding = self._findings.setdefault((place, fault), _Finding())
-        wrong_rows = np.flatnonzero(wrong)
-        finding.count += len(wrong_rows)
-        finding.rows += [(file, row) for row in rows[wrong_rows[: EXAMPLES + 1]].tolist()]
-        if len(finding.values) < EXAMPLES:
-            finding.values |= dict.fromkeys(map(_as_text, values.take(pa.array(wrong_rows)).unique().to_pylist()))
+        finding.count += count
+        if len(finding.rows) <= EXAMPLES:
+            finding.rows += [(path, int(number)) for number in numbers]
+        finding.values |= dict.fromkeys(values)
 
     def finish(self) -> Source:
         """All rows that were kept."""
-        ids = [column.finish() for column in self._ids]
-        for place, column in enumerate(ids):
-            if isinstance(column, Texts) and column.distinct:
-                self._refuse_odd_numbers(place, column)
+        users, books = (column.finish() for column in self._ids)
         stars = np.concatenate(self._stars) if self._stars else np.array([], np.float32)
         self._stars.clear()
-        users, books = ids
-        return Source(users, books, stars, {reason: count for reason, count in self.left_out.items() if count}, self._where)
+        return Source(
+            users, books, stars, {reason: count for reason, count in self.left_out.items() if count}, self._where
+        )
 
-    def _refuse_odd_numbers(self, place: int, ids: Texts) -> None:
-        """Negative and fractional numbers are names among names, and mistakes among numbers."""
-        texts = [text.strip() for text in ids.distinct]
-        if not all(NUMBER.fullmatch(text) or INFINITE.fullmatch(text) for text in texts):
-            return
-        faults = [_number_fault(text) for text in texts] + [None] * len(ID_FAULTS)
-        for fault in sorted({fault for fault in faults if fault}):
-            rows = np.flatnonzero(np.array([found == fault for found in faults])[ids.index])
-            finding = self._findings.setdefault((place, fault), _Finding())
-            finding.count = len(rows)
-            finding.values = dict.fromkeys(ids.distinct[code] for code in ids.index[rows[:1000]].tolist())
-            finding.rows = self._locate(rows[: EXAMPLES + 1])
-
-    def problems(self, labels: list[str]) -> list[str]:
-        """A line for each kind of fault in each of the columns user, book and rating, named so."""
+    def problems(self) -> list[str]:
+        """A line for each kind of fault."""
         lines = []
         for (place, fault), finding in sorted(self._findings.items(), key=lambda item: item[0]):
-            values = ", ".join(shorten(repr(value)) for value in list(finding.values)[:EXAMPLES])
-            count = f"{finding.count:,} value{'s' if finding.count > 1 else ''}"
-            advice = self._advise(fault, finding)
-            lines.append(f"column {labels[place]}: {count} {fault}: {values} ({self._name(finding.rows)}){advice}")
+            rows, plural = self._name(finding.rows), "s" if finding.count > 1 else ""
+            if place == STRUCTURE:
+                lines.append(f"{finding.count:,} {self._unit}{plural} {fault}: {rows}")
+            elif not (fault in self._ids[place % 2].odd_numbers and self._ids[place % 2].has_names):
+                values = ", ".join(shorten(repr(value)) for value in list(finding.values)[:EXAMPLES])
+                lines.append(f"column {self._names[place]}: {finding.count:,} value{plural} {fault}: {values} ({rows})")
         return lines
 
-    def _advise(self, fault: str, finding: _Finding) -> str:
-        if fault.startswith("off the scale") and any(
-            NUMBER.fullmatch(text) and not float(text) for text in finding.values
-        ):
-            return "; where 0 means not rated, prepare.not_rated: [0] leaves it out"
-        return f"; {ADVICE[fault]}" if fault in ADVICE else ""
-
     def _where(self, rows: NDArray[np.intp]) -> str:
-        return self._name(self._locate(rows[: EXAMPLES + 1]))
-
-    def _locate(self, rows: NDArray[np.intp]) -> list[tuple[Opened, int]]:
-        """The file of each kept row, and its place there."""
+        ends = np.cumsum([len(numbers) for _, numbers in self._rows])
         found = []
-        for row in rows.tolist():
-            block = int(np.searchsorted(self._ends, row, side="right"))
-            file, first, kept = self._blocks[block]
-            before = self._ends[block - 1] if block else 0
-            found.append((file, first + int(np.flatnonzero(np.unpackbits(kept))[row - before])))
-        return found
+        for row in rows[: EXAMPLES + 1].tolist():
+            block = int(np.searchsorted(ends, row, side="right"))
+            path, numbers = self._rows[block]
+            found.append((path, int(numbers[row - ends[block]])))  # from the block's end
+        return self._name(found)
 
-    def _name(self, found: list[tuple[Opened, int]]) -> str:
+    def _name(self, found: list[tuple[Path, int]]) -> str:
         """Rows as people find them; with their file, where there are several."""
-        several = len({id(file) for file, *_ in self._blocks}) > 1
-        named = []
-        for file, group in itertools.groupby(found[:EXAMPLES], key=lambda item: item[0]):
-            name = f"{file.path.name}, " if several else ""
-            named.append(name + enumerate_rows(file.unit, file.places([row for _, row in group])))
-        return "; ".join(named) + (", …" if len(found) > EXAMPLES else "")
+        groups = []
+        for path, rows in itertools.groupby(found[:EXAMPLES], key=lambda row: row[0]):
+            numbers = [f"{number:,}" for _, number in rows]
+            file = f"{path.name} " if self._several else ""
+            groups.append(f"{file}{self._unit}{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}")
+        return ", ".join(groups) + (", …" if len(found) > EXAMPLES else "")
 
 
 class _Ids:
@@ -255,6 +227,9 @@ class _Ids:
         """int32 for codes, uint32 or int64 for the ids themselves."""
         self._texts: list[str] = []
         self._codes: dict[str, int] = {}
+        self.has_names = False
+        self.odd_numbers: dict[str, list[int]] = {}
+        """Codes of negative and fractional numbers, by their fault: among names they are names."""
 
     def read(self, ids: pa.Array) -> NDArray[Any]:
         """The ids (n,) themselves or their codes; below 0 for what is wrong."""
@@ -277,6 +252,10 @@ class _Ids:
             else:
                 code = len(self._texts)
                 self._texts.append(name)
+                if not NUMBER.fullmatch(name.strip()):
+                    self.has_names = True
+                elif odd := _number_fault(name.strip()):
+                    self.odd_numbers.setdefault(odd, []).append(code)
             self._codes[text] = code
         return code
 
@@ -308,14 +287,14 @@ class _Ids:
         return joined
 
 
-def enumerate_rows(unit: str, numbers: list[int]) -> str:
-    """'line 3' or 'lines 3, 17, 201, …'."""
-    named = ", ".join(f"{number:,}" for number in numbers[:EXAMPLES])
-    return f"{unit}{'s' if len(numbers) > 1 else ''} {named}{', …' if len(numbers) > EXAMPLES else ''}"
-
-
 def _is_coded(piece: NDArray[Any]) -> bool:
     return piece.dtype == np.int32
+
+
+def _keep(kept: NDArray[np.bool_], table: pa.RecordBatch, *arrays: NDArray[Any]) -> tuple[Any, ...]:
+    if kept.all():
+        return table, *arrays
+    return table.filter(pa.array(kept)), *(array[kept] for array in arrays)
 
 
 def _have(column: NDArray[Any], fault: int) -> NDArray[np.bool_]:

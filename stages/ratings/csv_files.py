@@ -1,10 +1,9 @@
 """Ratings as CSV and its relatives: lines of fields between which stands a comma, or something else.
 
-A file of one row a line, as nearly all are, is read by pyarrow. Where line breaks stand within quotes, or a quote is left
-open, Python's own reader goes through it row by row: slower, but it knows the strict grammar and each row's line.
+Where each line is a row, as nearly everywhere, pyarrow reads it. From where line breaks stand within quotes, or a quote
+is left open, Python's own reader takes row by row: slower, but it knows the strict grammar and each row's line.
 """
 
-import array
 import contextlib
 import csv
 import io
@@ -17,24 +16,15 @@ import pyarrow.csv
 
 from stages.program.params import Prepare
 from stages.program.process import StageError
-from stages.ratings.checks import EXAMPLES, Block, enumerate_rows
-from stages.ratings.files import DOUBLE_COLON, RatingsFile, Utf8, number_lines
-
-BYTES = 1 << 22
-"""What pyarrow reads at a time; a line of CSV is shorter."""
+from stages.ratings.checks import Block
+from stages.ratings.files import Chunk, RatingsFile, read_chunks
 
 ROWS = 1 << 16
 """What Python's reader reads at a time."""
-
 SAMPLE = 20
 """Rows by which a separator is found."""
-
-CUT_OFF = "cut off at the end of the file"
-OPEN_QUOTE = "with a quote that isn't closed"
 LONGEST_FIELD = csv.field_size_limit()
-LONGEST_LINE = 1 << 24
-"""In characters. No ratings line is near it; a file without line ends is far beyond."""
-TOO_LONG = f"with a field longer than {LONGEST_FIELD:,} characters"
+"""In characters."""
 
 SEPARATORS = {
     ",": "commas",
@@ -44,163 +34,136 @@ SEPARATORS = {
     "::": "double colons",
     " ": "blanks",
 }
-
-
-class LineBreaksError(Exception):
-    """Rows and lines differ: only a reader that goes through the file row by row can read it, or say what is wrong."""
+DOUBLE_COLON = "\x1f"
+"""Stands for `::`, which is longer than the one character that readers of CSV take."""
 
 
 class CsvFile:
-    """A file of separated fields. Its rows are counted from 0, the header among them."""
+    """A text file of separated fields."""
 
-    unit = "line"
-
-    def __init__(self, file: RatingsFile, settings: Prepare, encoding: str, careful: bool) -> None:
+    def __init__(self, file: RatingsFile, settings: Prepare) -> None:
         self._file = file
-        self._encoding = encoding
-        self._careful = careful
-        self._header = settings.header
-        self.path = file.path
-        head = file.head.decode(encoding, "replace").removeprefix("\ufeff")
+        self._settings = settings
+        head = file.head.decode(settings.encoding, "replace").removeprefix("\ufeff")
         self._separator = _find_separator(head, settings)
-        self.decimal_commas = self._separator != ","
-        self.first_row = next(_head_rows(head, self._separator), [])
-        if not self.first_row:
-            raise StageError(f"{file.path}: its first line is longer than {LONGEST_FIELD:,} characters")
-        self.names = self.first_row if settings.header else [str(n + 1) for n in range(len(self.first_row))]
+        first_row = next(_read_head(head, self._separator), None)
+        if not first_row:
+            raise StageError(f"{file.path}: its first line is no row: it is very long, or a quote in it isn't closed")
+        self._width = len(first_row)
+        self.first_row = first_row
+        self.names = first_row if settings.header else [str(number + 1) for number in range(len(first_row))]
         self.separated = f"{SEPARATORS[self._separator]} between them"
-        self.broken: list[tuple[int, str]] = []
-        """The rows that don't have as many fields as the first one, or a quote left open: where, and what it is."""
-        self._lines = array.array("q")
-        """Where the careful reader found each row."""
 
-    def blocks(self, user: int | None, book: int, rating: int) -> Iterator[Block]:
-        """The rows, by the columns' positions from 0.
+    def blocks(self, places: list[int]) -> Iterator[Block]:
+        """The rows' columns at some places, from 0."""
+        chunks = read_chunks(self._file, self._settings.encoding)
+        for chunk in chunks:
+            block = self._read_fast(chunk, places)
+            if block is None:
+                yield from self._read_carefully(itertools.chain([chunk], chunks), chunk.first, places)
+                return
+            yield block
 
-        Raises:
-            LineBreaksError: the file must be read carefully.
-        """
-        read = self._read_carefully if self._careful else self._read_fast
-        places = [place for place in (user, book, rating) if place is not None]
-        for first, (*users, books, ratings) in read(places):
-            yield Block(first, users[0] if users else None, books, ratings)
+    def _data(self, chunk: Chunk) -> bytes:
+        return chunk.data.replace(b"::", DOUBLE_COLON.encode()) if self._separator == "::" else chunk.data
 
-    def _text(self) -> Utf8:
-        return Utf8(self._file, self._encoding, self._separator == "::")
-
-    def _read_fast(self, places: list[int]) -> Iterator[tuple[int, list[pa.Array]]]:
-        width = len(self.first_row)
+    def _read_fast(self, chunk: Chunk, places: list[int]) -> Block | None:
+        """None where lines and rows differ."""
+        data, wrong = self._data(chunk), {}
 
         def skip(row: pyarrow.csv.InvalidRow) -> str:
-            self.broken.append((row.number - 1, _width_fault(row.actual_columns, width)))
+            wrong[row.number - 1] = self._width_fault(row.actual_columns)
             return "skip"
 
-        names = [str(place) for place in range(width)]
+        names = [str(place) for place in range(self._width)]
         wanted = [str(place) for place in places]
-        text, first = self._text(), 0
+        types = dict.fromkeys(wanted, pa.string())
         try:
-            batches = pyarrow.csv.open_csv(
-                io.BufferedReader(text),
-                pyarrow.csv.ReadOptions(block_size=BYTES, column_names=names),
+            table = pyarrow.csv.read_csv(
+                pa.BufferReader(data),
+                pyarrow.csv.ReadOptions(block_size=len(data) + 1, column_names=names, use_threads=False),
                 pyarrow.csv.ParseOptions(delimiter=_character(self._separator), invalid_row_handler=skip),
-                pyarrow.csv.ConvertOptions(
-                    column_types=dict.fromkeys(wanted, pa.string()), include_columns=wanted, strings_can_be_null=False
-                ),
+                pyarrow.csv.ConvertOptions(column_types=types, include_columns=wanted, strings_can_be_null=False),
             )
-            for batch in batches:
-                header = int(self._header and first == 0)
-                yield first + header, batch.slice(header).columns
-                first += len(batch)
-        except pa.ArrowInvalid as error:
-            raise LineBreaksError from error
-        if text.lines != first + len(self.broken) or text.odd_quotes:
-            raise LineBreaksError
-        if not text.ended and self.broken and self.broken[-1][0] == text.lines - 1:
-            self.broken[-1] = (text.lines - 1, CUT_OFF)
+        except pa.ArrowInvalid:
+            return None
+        count = chunk.count_lines()
+        last_line = data[data.rstrip(b"\r\n").rfind(b"\n") + 1 :]
+        if len(table) + len(wrong) != count or last_line.count(b'"') % 2:
+            return None
+        if count - 1 in wrong and not data.endswith((b"\n", b"\r")):
+            wrong[count - 1] = "cut off at the end of the file"
+        header = int(self._settings.header and chunk.first == 1)
+        lines = chunk.lines() if wrong else None
+        broken = chunk.undecodable | ({} if lines is None else {int(lines[row]): fault for row, fault in wrong.items()})
+        return Block(
+            [column.combine_chunks() for column in table.slice(header).columns],
+            lambda: np.delete(chunk.lines(), list(wrong))[header:],
+            broken,
+            decimal_commas=self._separator != ",",
+        )
 
-    def _read_carefully(self, places: list[int]) -> Iterator[tuple[int, list[pa.Array]]]:
-        width = len(self.first_row)
-        text = self._text()
-        stream = io.TextIOWrapper(io.BufferedReader(text), "utf-8", newline="")
-        lines = iter(lambda: stream.readline(LONGEST_LINE), "")
-        reader = csv.reader(lines, delimiter=_character(self._separator), strict=True)
-        rows: list[list[str]] = []
-        while True:
-            line = reader.line_num + 1
-            try:
-                row = next(reader)
-            except StopIteration:
-                break
-            except csv.Error as error:
-                self.broken.append((line, TOO_LONG if "limit" in str(error) else OPEN_QUOTE))
-                continue
-            if len(row) == width:
-                self._lines.append(line)
-                rows.append(row)
-            elif row:
-                self.broken.append((line, _width_fault(len(row), width)))
-            if len(rows) == ROWS:
-                yield self._block(rows, places)
-                rows = []
-        if rows:
-            yield self._block(rows, places)
+    def _read_carefully(self, chunks: Iterator[Chunk], first: int, places: list[int]) -> Iterator[Block]:
+        broken: dict[int, str] = {}
 
-    def _block(self, rows: list[list[str]], places: list[int]) -> tuple[int, list[pa.Array]]:
-        first = len(self._lines) - len(rows)
-        header = int(self._header and first == 0)
-        return first + header, [pa.array([row[place] for row in rows[header:]], pa.string()) for place in places]
+        def read_lines() -> Iterator[str]:
+            for chunk in chunks:
+                broken.update(chunk.undecodable)
+                yield from (line.decode() for line in self._data(chunk).splitlines(keepends=True))
 
-    def places(self, rows: list[int]) -> list[int]:
-        """The rows' lines."""
-        if self._careful:
-            return [self._lines[row] for row in rows]
-        broken = np.array([row for row, _ in self.broken], np.int64)
-        skipped = np.searchsorted(broken - np.arange(len(broken)), rows, side="right")
-        return list(number_lines(self._file, self._encoding, (np.array(rows) + skipped).tolist()))
+        def read_rows() -> Iterator[tuple[int, list[str]]]:
+            reader = csv.reader(read_lines(), delimiter=_character(self._separator), strict=True)
+            while True:
+                number = first + reader.line_num
+                try:
+                    row = next(reader)
+                except StopIteration:
+                    return
+                except csv.Error as error:
+                    long = f"with a field longer than {LONGEST_FIELD:,} characters"
+                    broken[number] = long if "limit" in str(error) else "with a quote that isn't closed"
+                    continue
+                if len(row) == self._width:
+                    yield number, row
+                elif row:
+                    broken[number] = self._width_fault(len(row))
 
-    def structure_problems(self) -> list[str]:
-        """A line for each kind of broken row."""
-        faults: dict[str, list[int]] = {}
-        for place, fault in self.broken:
-            faults.setdefault(fault, []).append(place)
-        problems = []
-        for fault, found in faults.items():
-            few = found[: EXAMPLES + 1]
-            lines = few if self._careful else list(number_lines(self._file, self._encoding, few))
-            count = f"{len(found):,} line{'s' if len(found) > 1 else ''}"
-            problems.append(f"{count} {fault}: {enumerate_rows('line', lines)}")
-        return problems
+        rows = read_rows()
+        if self._settings.header and first == 1:
+            next(rows, None)
+        while chunk := list(itertools.islice(rows, ROWS)):
+            lines = np.array([number for number, _ in chunk])
+            columns = [pa.array([row[place] for _, row in chunk], pa.string()) for place in places]
+            yield Block(columns, lambda lines=lines: lines, {**broken}, decimal_commas=self._separator != ",")
+            broken.clear()
+        yield Block([pa.array([], pa.string()) for _ in places], lambda: np.array([], np.int64), broken)
 
-
-def _width_fault(fields: int, width: int) -> str:
-    return f"with {'fewer' if fields < width else 'more'} than {width} fields"
+    def _width_fault(self, fields: int) -> str:
+        return f"with {'fewer' if fields < self._width else 'more'} than {self._width} fields"
 
 
 def _character(separator: str) -> str:
     return DOUBLE_COLON if separator == "::" else separator
 
 
-def _head_rows(head: str, separator: str) -> Iterator[list[str]]:
-    """The rows at a file's beginning, blank ones left out, as far as they can be read."""
-    text = head.replace("::", DOUBLE_COLON) if separator == "::" else head
+def _read_head(head: str, separator: str) -> Iterator[list[str]]:
+    """The rows at a file's beginning, as far as they can be read, without blank ones."""
+    text = io.StringIO(head.replace("::", DOUBLE_COLON) if separator == "::" else head, newline="")
     with contextlib.suppress(csv.Error):
-        yield from filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=_character(separator)))
+        yield from filter(None, csv.reader(text, delimiter=_character(separator)))
 
 
 def _find_separator(head: str, settings: Prepare) -> str:
-    """The one that the parameters name; or with which the named columns are there; or which gives the most columns."""
+    """The one that is set; else one with which the named columns are there, or which gives the most columns."""
     if settings.separator != "auto":
-        return settings.separator.replace("\\t", "\t")
-    names = {
-        name
-        for name in (settings.columns.user, settings.columns.book, settings.columns.rating)
-        if isinstance(name, str)
-    }
+        return settings.separator.replace(r"\t", "\t")
+    names = {name for _, name in settings.columns if isinstance(name, str)}
     widths = {}
     for separator in SEPARATORS:
-        rows = list(itertools.islice(_head_rows(head, separator), SAMPLE))
+        rows = list(itertools.islice(_read_head(head, separator), SAMPLE))
         if rows and names and names <= set(rows[0]):
             return separator
         widths[separator] = min(map(len, rows), default=0)
-    likely = max(list(SEPARATORS)[:-1], key=widths.__getitem__)
-    return likely if widths[likely] > 1 else " "
+    blanks = widths.pop(" ")
+    likely = max(widths, key=widths.__getitem__)
+    return " " if widths[likely] == 1 < blanks else likely

@@ -1,136 +1,95 @@
 """Ratings as JSON: an object a line, or one array of objects.
 
-Lines are read by pyarrow, as long as each is one object whose ids and ratings are of one type; else, and in an array,
-Python's own reader takes object after object.
+pyarrow reads lines, as long as each holds one object with ids and ratings of one type; Python's reader takes the others.
 """
 
-import array
-import io
 import itertools
 import json
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.json
 
+from stages.program.params import Prepare
 from stages.program.process import StageError
-from stages.ratings.checks import EXAMPLES, Block, enumerate_rows
-from stages.ratings.csv_files import BYTES, ROWS, LineBreaksError
-from stages.ratings.files import RatingsFile, Utf8, number_lines
+from stages.ratings.checks import Block
+from stages.ratings.files import Chunk, RatingsFile, read_chunks
 
 SAMPLE = 100
-"""Objects by which the names and types are known."""
+"""Objects by which the names and the types are known."""
 
-ADVICE = "each line should be one object, as pandas' to_json(orient='records', lines=True) writes it"
+ADVICE = "each line should be an object, as pandas' to_json(orient='records', lines=True) writes it"
 
 
 class JsonFile:
-    """A file of JSON objects, counted from 0."""
+    """A file of JSON objects."""
 
-    decimal_commas = True
+    def __init__(self, file: RatingsFile, settings: Prepare) -> None:
+        self._chunks = read_chunks(file, settings.encoding)
+        self._first = next(self._chunks)
+        self._array = self._first.data.lstrip().startswith(b"[")
+        if self._array:
+            whole = b"".join(chunk.data for chunk in itertools.chain([self._first], self._chunks))
+            parsed = _parse(whole)
+            self._items: list[Any] = parsed if isinstance(parsed, list) else []
+        else:
+            self._items = [_parse(line) for line in self._first.data.splitlines()[:SAMPLE]]
+        objects = [item for item in self._items[:SAMPLE] if isinstance(item, dict)]
+        if not objects:
+            raise StageError(f"{file.path} looks like JSON and isn't read as such; {ADVICE}")
+        self._example = {name: value for item in objects for name, value in item.items() if value is not None}
+        self.names = list({name: None for item in objects for name in item})
 
-    def __init__(self, file: RatingsFile, encoding: str, careful: bool) -> None:
-        self._file = file
-        self._encoding = encoding
-        self.path = file.path
-        head = file.head.decode(encoding, "replace").lstrip("\ufeff \t\r\n")
-        self._array = self._load() if head.startswith("[") else None
-        self._careful = careful or self._array is not None
-        self.unit = "line" if self._array is None else "object"
-        self._example: dict[str, Any] = {}
-        for _, item in itertools.islice(self._objects(), SAMPLE):
-            if isinstance(item, dict):
-                self._example = item | {name: value for name, value in self._example.items() if value is not None}
-        if not self._example:
-            raise StageError(f"{file.path} looks like JSON, and no {self.unit} at its beginning is an object; {ADVICE}")
-        self.names = list(self._example)
-        self._broken: list[int] = []
-        self._places = array.array("q")
-        """Where the careful reader found each row."""
-
-    def _load(self) -> list[Any]:
-        with io.TextIOWrapper(io.BufferedReader(Utf8(self._file, self._encoding)), "utf-8") as text:
-            try:
-                items: list[Any] = json.load(text, parse_float=Decimal)
-            except (ValueError, RecursionError) as error:
-                raise StageError(f"{self.path} begins as a JSON array and isn't one: {error}") from error
-        return items
-
-    def _objects(self) -> Iterator[tuple[int, Any]]:
-        """Each object's place, and the object; None where there is no JSON."""
-        if self._array is not None:
-            yield from enumerate(self._array)
+    def blocks(self, places: list[int]) -> Iterator[Block]:
+        """The rows' columns at some places among the names."""
+        names = [self.names[place] for place in places]
+        if self._array:
+            yield _collect(self._items, np.arange(1, len(self._items) + 1), names)._replace(unit="object")
             return
-        with io.TextIOWrapper(io.BufferedReader(Utf8(self._file, self._encoding)), "utf-8") as text:
-            for place, line in enumerate(line for line in text if line != "\n"):
-                try:
-                    yield place, json.loads(line, parse_float=Decimal)
-                except (ValueError, RecursionError):
-                    yield place, None
+        for chunk in itertools.chain([self._first], self._chunks):
+            block = self._read_fast(chunk, names)
+            if block is None:
+                items = [_parse(line) for line in chunk.data.splitlines() if line]
+                block = _collect(items, chunk.lines(), names)
+            yield block._replace(broken=block.broken | chunk.undecodable)
 
-    def blocks(self, user: int | None, book: int, rating: int) -> Iterator[Block]:
-        """The rows, by the places of the columns among the names.
-
-        Raises:
-            LineBreaksError: the file must be read carefully.
-        """
-        names = [None if place is None else self.names[place] for place in (user, book, rating)]
-        return self._read_carefully(names) if self._careful else self._read_fast(names)
-
-    def _read_fast(self, names: list[str | None]) -> Iterator[Block]:
-        fields = []
-        for name, number in zip(names, (pa.int64(), pa.int64(), pa.float64()), strict=True):
-            if name is not None:
-                is_number = isinstance(self._example[name], int | Decimal)
-                fields.append((name, number if is_number else pa.string()))
-        options = pyarrow.json.ParseOptions(explicit_schema=pa.schema(fields), unexpected_field_behavior="ignore")
-        text, first = Utf8(self._file, self._encoding), 0
+    def _read_fast(self, chunk: Chunk, names: list[str]) -> Block | None:
+        """None where a line isn't an object of the expected types."""
+        numbers = dict.fromkeys(names[:-1], pa.int64()) | {names[-1]: pa.float64()}
+        is_number = {name: isinstance(self._example.get(name), int | Decimal) for name in names}
+        schema = pa.schema([(name, numbers[name] if is_number[name] else pa.string()) for name in names])
         try:
-            stream = io.BufferedReader(text)
-            for batch in pyarrow.json.open_json(stream, pyarrow.json.ReadOptions(block_size=BYTES), options):
-                yield Block(first, *(None if name is None else batch.column(name) for name in names))
-                first += len(batch)
-        except pa.ArrowInvalid as error:
-            raise LineBreaksError from error
-        if text.lines != first:
-            raise LineBreaksError
-
-    def _read_carefully(self, names: list[str | None]) -> Iterator[Block]:
-        objects = self._objects()
-        while chunk := list(itertools.islice(objects, ROWS)):
-            first, rows = len(self._places), []
-            for place, item in chunk:
-                values = [item.get(name) for name in names] if isinstance(item, dict) else [()]
-                if any(isinstance(value, dict | list | tuple) for value in values):
-                    self._broken.append(place)
-                else:
-                    self._places.append(place)
-                    rows.append(values)
-            columns = zip(*rows, strict=True) if rows else [(), (), ()]
-            arrays = [pa.array(map(_as_text, column), pa.string()) for column in columns]
-            yield Block(first, *(None if name is None else column for name, column in zip(names, arrays, strict=True)))
-
-    def places(self, rows: list[int]) -> list[int]:
-        """The rows' lines, or the numbers of the objects in their array."""
-        return self._number([self._places[row] for row in rows] if self._careful else rows)
-
-    def _number(self, places: list[int]) -> list[int]:
-        if self._array is not None:
-            return [place + 1 for place in places]
-        return list(number_lines(self._file, self._encoding, places))
-
-    def structure_problems(self) -> list[str]:
-        """A line, where there are rows that aren't objects of plain values."""
-        if not self._broken:
-            return []
-        count = f"{len(self._broken):,} {self.unit}{'s' if len(self._broken) > 1 else ''}"
-        found = enumerate_rows(self.unit, self._number(self._broken[: EXAMPLES + 1]))
-        return [f"{count} without a JSON object of plain values: {found}; {ADVICE}"]
+            table = pyarrow.json.read_json(
+                pa.BufferReader(chunk.data),
+                pyarrow.json.ReadOptions(block_size=len(chunk.data) + 1, use_threads=False),
+                pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
+            )
+        except pa.ArrowInvalid:
+            return None
+        if len(table) != chunk.count_lines():
+            return None
+        return Block([table[name].combine_chunks() for name in names], chunk.lines, {})
 
 
-def _as_text(value: Any) -> str | None:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return None if value is None else str(value)
+def _parse(text: bytes) -> Any:
+    """None for what isn't JSON; numbers keep their digits."""
+    try:
+        return json.loads(text, parse_float=Decimal)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _collect(items: list[Any], numbers: np.ndarray, names: list[str]) -> Block:
+    rows, wrong = [], {}
+    for place, item in enumerate(items):
+        values = [item.get(name) for name in names] if isinstance(item, dict) else [{}]
+        if any(isinstance(value, dict | list) for value in values):
+            wrong[place] = f"without an object of plain values ({ADVICE})"
+        else:
+            rows.append([value if value is None else str(value) for value in values])
+    columns = [pa.array([row[place] for row in rows], pa.string()) for place in range(len(names))]
+    broken = {int(numbers[place]): fault for place, fault in wrong.items()}
+    return Block(columns, lambda: np.delete(numbers, list(wrong)), broken)
