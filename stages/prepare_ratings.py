@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from stages.program.params import Prepare, load_params, shorten
 from stages.program.process import StageError, run_stage
-from stages.ratings.checks import Ids, Source, Texts
+from stages.ratings.checks import PLAIN_NUMBER, Ids, Source, Texts
 from stages.ratings.source import read_source
 from stages.ratings.table import Ratings, write_ratings, write_table
 
@@ -63,8 +63,9 @@ def prepare(source: Source, settings: Prepare) -> Prepared:
     ratings = enough_ratings(ratings, settings.min_ratings_per_user, settings.min_ratings_per_book)
     if not len(ratings):
         raise StageError(
-            f"no rating is left of {len(source.stars):,}: prepare.min_ratings_per_user {settings.min_ratings_per_user} and "
-            f"prepare.min_ratings_per_book {settings.min_ratings_per_book} are more than this file has"
+            f"no rating is left of {len(source.stars):,}: prepare.min_ratings_per_user "
+            f"{settings.min_ratings_per_user} and prepare.min_ratings_per_book {settings.min_ratings_per_book} "
+            "are more than this file has"
         )
     users, kept_users = close_gaps(ratings.users)
     books, kept_books = close_gaps(ratings.books)
@@ -177,16 +178,17 @@ def find_oddities(prepared: Prepared) -> list[str]:
     if np.ptp(stars) == 0:
         oddities.append("all ratings are equal: there is nothing to learn")
     if looks_unrated(stars):
+        lowest = stars.min()
         oddities.append(
-            f"{np.mean(stars == stars.min()):.0%} of the ratings are {stars.min():g}, the lowest, and few are a little higher: "
-            f"if it means 'not rated', set prepare.not_rated: [{stars.min():g}] and prepare.rating_scale"
+            f"{np.mean(stars == lowest):.0%} of the ratings are {lowest:g}, the lowest, and few are next to it: "
+            f"if it means 'not rated', set prepare.not_rated: [{lowest:g}] and prepare.rating_scale"
         )
     for ids, kind in ((prepared.user_ids, "user"), (prepared.book_ids, "book")):
         if pa.types.is_string(ids.type):
-            names = [name for name in ids.to_pylist() if not name.isdecimal()]
+            names = [name for name in ids.to_pylist() if not PLAIN_NUMBER.fullmatch(name)]
             examples = ", ".join(shorten(repr(name)) for name in names[:3])
             oddities.append(
-                f"{len(names):,} of {len(ids):,} {kind} ids are no whole numbers ({examples}): all are taken for names"
+                f"{len(names):,} of {len(ids):,} {kind} ids are no plain numbers ({examples}): all are taken for names"
             )
     return oddities
 
@@ -198,7 +200,7 @@ def looks_unrated(stars: NDArray[np.float32]) -> bool:
     if counts[lowest] < UNRATED_SHARE * len(stars) or len(rest) < 2:
         return False
     gap = rest[0] - lowest > 1.5 * min(np.diff(rest))
-    return gap or counts[rest[0]] < max(counts[star] for star in rest[1:])
+    return bool(gap) or counts[rest[0]] < max(counts[star] for star in rest[1:])
 
 
 def main() -> None:

@@ -1,14 +1,12 @@
-"""Ratings files as they lie on the disk: which there are, of what kind each is, and the lines of those that are text."""
+"""Ratings files as they lie on the disk: which there are, of what kind each is, and the lines of text."""
 
 import codecs
 import glob
 import lzma
-import re
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,82 +15,46 @@ from numpy.typing import NDArray
 from stages.program.params import Prepare, shorten
 from stages.program.process import StageError
 
-CHUNK = 1 << 22
-"""Bytes of text that are read at a time."""
-LONGEST_LINE = 1 << 24
-"""In bytes. No ratings line is near it; a file without line ends is far beyond."""
-HEAD = 1 << 16
-"""Bytes at a file's beginning by which its form is known."""
+CHUNK = 1 << 22  # bytes of text that are read at a time
+LONGEST_LINE = 1 << 24  # bytes: no ratings line is near it, and a file without line ends far beyond
 
 COMPRESSIONS = {
     **{b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4"},
     **{b"\xfd7zXZ\0": "xz", b"PK\x03\x04": "zip", b"PK\x05\x06": "zip"},
 }
-SAVE, UNPACK = "save it as CSV or Parquet", "unpack it, and name the ratings file in it"
-UNREADABLE = [
-    (0, b"ARROW1", "an Arrow or Feather file", SAVE),
-    (0, b"FEA1", "a Feather file", SAVE),
-    (0, b"PARE", "an encrypted Parquet file", SAVE),
-    (0, b"\xd0\xcf\x11\xe0", "an Excel workbook (.xls)", SAVE),
-    (0, b"\x89HDF", "an HDF5 file", SAVE),
-    (0, b"SQLite format 3", "an SQLite database", SAVE),
-    (0, b"\x80\x04\x95", "a Python pickle", SAVE),
-    (0, b"7z\xbc\xaf", "a 7z archive", UNPACK),
-    (0, b"Rar!", "a rar archive", UNPACK),
-    (257, b"ustar", "a tar archive", UNPACK),
-    (0, b"<", "HTML or XML", "perhaps a page that asked to log in was saved in the file's place"),
-]
-"""Where a kind of file has which bytes, what it is called, and what to do."""
-UTF_16 = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-C1_CONTROL = re.compile(rb"[\x80-\x9f]")
-"""Windows has quotes and dashes there, Latin-1 control characters that nobody uses."""
+OTHER_KINDS = {
+    **{b"ARROW1": "an Arrow or Feather file", b"FEA1": "a Feather file", b"PARE": "an encrypted Parquet file"},
+    **{b"\xd0\xcf\x11\xe0": "an Excel workbook (.xls)", b"\x89HDF": "an HDF5 file", b"SQLite": "an SQLite database"},
+    **{b"\x80\x04\x95": "a Python pickle", b"7z\xbc\xaf": "a 7z archive", b"Rar!": "a rar archive"},
+    **{b"<": "a page in HTML or XML (which asked to log in?)"},
+}
+ADVICE = "; take the ratings out of it, as CSV, JSON lines or Parquet"
+ASCII_LIKE = {"utf-8", "utf8", "ascii", "latin-1", "cp1252"}  # in which ASCII needs no second look
 
 
-@dataclass(frozen=True)
-class RatingsFile:
-    """One file: where it lies, how it is compressed, and how it begins."""
+class Chunk(NamedTuple):
+    """Whole lines of a text file."""
 
-    path: Path
-    compression: str | None
-    head: bytes
-    """Decompressed."""
-
-    def open(self) -> Any:
-        """The decompressed bytes, to read."""
-        return _open(self.path, self.compression)
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Whole lines of a text file, in UTF-8."""
-
-    data: bytes
-    first: int
-    """The first line's number, from 1."""
-    undecodable: dict[int, str]
-    """The numbers of lines that aren't in the file's encoding (read as Latin-1), and what to say of them."""
+    data: bytes  # in UTF-8
+    first: int  # the first line's number, from 1
+    ends: int  # how many line ends there are: CR, LF and CRLF count one
+    undecodable: dict[int, str]  # the numbers of lines that had to be read as Latin-1, and what to say of them
 
     def lines(self) -> NDArray[np.intp]:
-        """The number of each line that isn't blank. CR, LF and CRLF end a line."""
+        """The number of each line that isn't blank."""
         characters = np.frombuffer(self.data, np.uint8)
         lf, cr = characters == ord("\n"), characters == ord("\r")
-        last = np.flatnonzero(lf | (cr & ~np.append(lf[1:], False)))
-        return self.first + np.searchsorted(last, _line_starts(lf | cr))
+        ends = np.flatnonzero(lf | (cr & ~np.append(lf[1:], False)))
+        starts = np.flatnonzero(~(lf | cr) & np.append(True, (lf | cr)[:-1]))
+        return self.first + np.searchsorted(ends, starts)
 
-    def count_lines(self) -> int:
-        """How many lines aren't blank."""
-        characters = np.frombuffer(self.data, np.uint8)
-        return len(_line_starts((characters == ord("\n")) | (characters == ord("\r"))))
-
-
-def _line_starts(ends: NDArray[np.bool_]) -> NDArray[np.intp]:
-    return np.flatnonzero(~ends & np.append(True, ends[:-1]))
+    def has_lines(self, count: int) -> bool:
+        """Whether so many lines aren't blank."""
+        return count == self.ends + (not self.data.endswith((b"\n", b"\r"))) or count == len(self.lines())
 
 
 def find_files(settings: Prepare) -> list[Path]:
-    """The file of this name, or those of a folder or a pattern in the order of their names.
-
-    Empty files, hidden ones and those that begin with `_`, such as Spark's `_SUCCESS`, are passed over.
+    """The file that is named, or those of a folder or a pattern by their names; no hidden ones, no Spark's `_SUCCESS`.
 
     Raises:
         StageError: there is none.
@@ -102,92 +64,88 @@ def find_files(settings: Prepare) -> list[Path]:
         listed = list(path.glob(settings.files))
     elif glob.has_magic(settings.ratings) and not path.exists():
         listed = [Path(name) for name in glob.glob(settings.ratings)]  # noqa: PTH207, Path's takes no absolute pattern
-    elif path.is_file():
-        return [path]
-    else:
-        path.stat()
+    elif path.exists() and not path.is_file():
         raise StageError(f"{path} is a device or a pipe; prepare.ratings must name a file, a folder or a pattern")
-    files = sorted(found for found in listed if found.is_file() and found.name[0] not in "._")
-    if not any(file.stat().st_size for file in files):
-        raise StageError(f"{path} names no file with ratings (prepare.ratings and prepare.files in params.yaml)")
-    return [file for file in files if file.stat().st_size]
+    else:
+        return [path]
+    files = [file for file in sorted(listed) if file.is_file() and file.name[0] not in "._" and file.stat().st_size]
+    if not files:
+        raise StageError(f"{path} has no files with ratings (prepare.ratings and prepare.files in params.yaml)")
+    return files
 
 
-def recognise(path: Path, encoding: str) -> tuple[str, RatingsFile]:
-    """See by its first bytes what a file is: parquet, json or csv.
+def recognise(path: Path, encoding: str) -> str:
+    """See by its first bytes whether a file is csv, json or parquet.
 
     Raises:
         StageError: it is empty, or of another kind; the message names it.
     """
-    with path.open("rb") as file:
-        first = file.read(8)
-    compression = next((name for magic, name in COMPRESSIONS.items() if first.startswith(magic)), None)
-    with _open(path, compression) as stream:
-        head: bytes = stream.read(HEAD)
-    if not head.strip(b"\r\n"):
-        raise StageError(f"{path} is empty")
-    for at, magic, kind, advice in UNREADABLE:
-        if head.startswith(magic, at):
-            raise StageError(f"{path} is {kind}; {advice}")
+    with open_file(path) as stream:
+        head: bytes = stream.read(1 << 12)
+    other = next((kind for magic, kind in OTHER_KINDS.items() if head.startswith(magic)), None)
+    if other or head[257:262] == b"ustar":
+        raise StageError(f"{path} is {other or 'a tar archive'}{ADVICE}")
     if head.startswith(b"PAR1"):
-        return "parquet", RatingsFile(path, compression, head)
-    if b"\0" in head and not encoding.lower().startswith(("utf-16", "utf-32", "utf_16", "utf_32", "utf16", "utf32")):
-        wide = next((name for mark, name in UTF_16.items() if head.startswith(mark)), None)
-        if wide:
-            raise StageError(f"{path} is text in {wide.upper()}; set prepare.encoding: {wide}")
+        return "parquet"
+    if b"\0" in head and not encoding.lower().startswith(("utf-16", "utf-32", "utf16", "utf32")):
+        if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise StageError(f"{path} is text in UTF-16; set prepare.encoding: utf-16")
         raise StageError(f"{path} is neither CSV, JSON nor Parquet: it holds NUL bytes (or is it in utf-16-le?)")
     text = head.lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n")
-    return "json" if text.startswith((b"{", b"[")) else "csv", RatingsFile(path, compression, head)
+    if not text:
+        raise StageError(f"{path} is empty")
+    return "json" if text.startswith((b"{", b"[")) else "csv"
 
 
-def _open(path: Path, compression: str | None) -> Any:
+def open_file(path: Path) -> Any:
+    """A file's bytes, decompressed."""
+    with path.open("rb") as file:
+        first = file.read(6)
+    compression = next((name for magic, name in COMPRESSIONS.items() if first.startswith(magic)), None)
     if compression == "xz":
         return lzma.open(path)
-    if compression == "zip":
-        return _open_only_member(zipfile.ZipFile(path), path)
-    return pa.input_stream(str(path), compression=compression)
-
-
-def _open_only_member(archive: zipfile.ZipFile, path: Path) -> Any:
+    if compression != "zip":
+        return pa.input_stream(str(path), compression=compression)
+    archive = zipfile.ZipFile(path)
     members = [member for member in archive.infolist() if not member.is_dir() and "__MACOSX" not in member.filename]
     names = [member.filename for member in members]
     if "[Content_Types].xml" in names:
-        raise StageError(f"{path} is an Excel workbook (.xlsx) or another office file; {SAVE}")
-    if len(names) != 1:
+        raise StageError(f"{path} is an Excel workbook (.xlsx), or another office file{ADVICE}")
+    if len(names) != 1 or members[0].flag_bits & 1:
+        locked = "with a password" if len(names) == 1 else f"of {len(names)} files"
         listed = ", ".join(shorten(repr(name)) for name in names[:10])
-        raise StageError(f"{path} is a zip archive of {len(names)} files: {listed}; {UNPACK}")
-    if members[0].flag_bits & 1:
-        raise StageError(f"{path} is a zip archive with a password; {UNPACK}")
+        raise StageError(f"{path} is a zip archive {locked} ({listed}); unpack it, and name the file with the ratings")
     return archive.open(names[0])
 
 
-def read_chunks(file: RatingsFile, encoding: str) -> Iterator[Chunk]:
-    """The file's text, in stretches of whole lines.
+def read_chunks(path: Path, encoding: str) -> Iterator[Chunk]:
+    """A file's text, some whole lines at a time.
 
     Raises:
         StageError: a line is far too long.
         UnicodeDecodeError: the text isn't in its encoding, and that isn't one whose lines can be told apart.
     """
     rest, first = b"", 1
-    with file.open() as stream:
+    with open_file(path) as file:
+        stream = file
         if "\n".encode(encoding) != b"\n":
-            stream, encoding = pa.transcoding_input_stream(pa.PythonFile(stream), encoding, "utf-8"), "utf-8"
-        while True:
-            block = stream.read(CHUNK)
-            data = rest + block
-            cut = (data.rfind(b"\n") + 1 or data.rfind(b"\r", 0, -1) + 1) if block else len(data)
+            stream, encoding = pa.transcoding_input_stream(pa.PythonFile(file), encoding, "utf-8"), "utf-8"
+        while block := stream.read(CHUNK) or rest:
+            data = rest + block if block is not rest else rest
+            cut = data.rfind(b"\n") + 1 or data.rfind(b"\r", 0, -1) + 1 if block is not rest else len(data)
             data, rest = data[:cut], data[cut:]
             if data:
                 text, undecodable = _decode(data, encoding, first)
-                yield Chunk(text.removeprefix(codecs.BOM_UTF8) if first == 1 else text, first, undecodable)
-                first += data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n")
+                ends = data.count(b"\n") + (data.count(b"\r") - data.count(b"\r\n") if b"\r" in data else 0)
+                yield Chunk(text.removeprefix(codecs.BOM_UTF8) if first == 1 else text, first, ends, undecodable)
+                first += ends
             if len(rest) > LONGEST_LINE:
-                raise StageError(f"{file.path}: line {first:,} is longer than {LONGEST_LINE:,} bytes")
-            if not block:
-                return
+                raise StageError(f"{path}: line {first:,} is longer than {LONGEST_LINE:,} bytes: is it a ratings file?")
 
 
 def _decode(data: bytes, encoding: str, first: int) -> tuple[bytes, dict[int, str]]:
+    if encoding.lower() in ASCII_LIKE and data.isascii():
+        return data, {}
     try:
         return data.decode(encoding).encode(), {}
     except UnicodeError:
@@ -195,7 +153,7 @@ def _decode(data: bytes, encoding: str, first: int) -> tuple[bytes, dict[int, st
         for number, line in enumerate(data.splitlines(), first):
             try:
                 line.decode(encoding).encode()
-            except UnicodeError:
-                likely = "cp1252" if C1_CONTROL.search(line) else "latin-1"
+            except UnicodeError:  # where Windows has quotes and dashes, Latin-1 has control characters
+                likely = "cp1252" if any(0x80 <= byte < 0xA0 for byte in line) else "latin-1"
                 wrong[number] = f"not in {encoding.upper()} (prepare.encoding: {likely} would read it)"
         return data.decode("latin-1").encode(), wrong

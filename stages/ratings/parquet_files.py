@@ -1,6 +1,7 @@
 """Ratings as Parquet."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -9,32 +10,29 @@ import pyarrow.parquet as pq
 from stages.program.params import Prepare, shorten
 from stages.program.process import StageError
 from stages.ratings.checks import Block
-from stages.ratings.files import RatingsFile
+from stages.ratings.files import open_file
 
 
 class ParquetFile:
     """A Parquet file."""
 
-    def __init__(self, file: RatingsFile, settings: Prepare) -> None:
-        stream = file.open()
-        self._path = file.path
-        self._file = pq.ParquetFile(
-            pa.BufferReader(stream.read()) if file.compression else stream, page_checksum_verification=True
-        )
+    def __init__(self, path: Path, settings: Prepare) -> None:
+        stream = open_file(path)
+        seekable = stream if isinstance(stream, pa.OSFile) else pa.BufferReader(stream.read())
+        self._file = pq.ParquetFile(seekable, page_checksum_verification=True)
+        self._path = path
         self.names: list[str] = self._file.schema_arrow.names
 
     def blocks(self, places: list[int]) -> Iterator[Block]:
-        """The rows' columns at some places."""
+        """The columns at some places, as numbers or text."""
         names, first = [self.names[place] for place in places], 1
         for batch in self._file.iter_batches(columns=names):
             batch.validate(full=True)
-            numbers = np.arange(first, first + len(batch))
-            columns = [self._plain(batch, name) for name in names]
-            yield Block(columns, lambda numbers=numbers: numbers, {}, unit="row")
+            rows = np.arange(first, first + len(batch))
+            yield Block([self._plain(batch, name) for name in names], rows.copy, {}, unit="row")
             first += len(batch)
 
     def _plain(self, batch: pa.RecordBatch, name: str) -> pa.Array:
-        """A column as numbers or text."""
         column = batch.column(name)
         kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
         number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)

@@ -20,6 +20,7 @@ from stages.ratings.json_files import JsonFile
 from stages.ratings.parquet_files import ParquetFile
 
 AnyFile: TypeAlias = CsvFile | JsonFile | ParquetFile
+ROLES = ("user", "book", "rating")
 KINDS: dict[str, type[AnyFile]] = {"csv": CsvFile, "json": JsonFile, "parquet": ParquetFile}
 
 MOST_PROBLEMS = 5
@@ -48,24 +49,22 @@ def read_source(settings: Prepare) -> Source:
         StageError: what is wrong: which file, which column, how many rows, the first few lines.
     """
     paths = find_files(settings)
-    check, problems = Check(settings, several=len(paths) > 1), []
+    check, problem = Check(settings, several=len(paths) > 1), ""
     for path in paths:
         try:
-            kind, file = recognise(path, settings.encoding)
-            opened = KINDS[kind](file, settings)
-            places, problem = _find_columns(path, opened, settings)
-            problems += [problem] if problem else []
-            names = [repr(opened.names[place]) if place is not None else "of users" for place in places.values()]
-            if len(places) == 3:
-                blocks = opened.blocks([place for place in places.values() if place is not None])
+            file = KINDS[recognise(path, settings.encoding)](path, settings)
+            places, problem = _find_columns(path, file, settings)
+            labels = ["" if place is None else repr(file.names[place]) for place in places.values()]
+            if len(places) == len(ROLES):
+                blocks = file.blocks([place for place in places.values() if place is not None])
                 for block in itertools.islice(blocks, MOST_BLOCKS if problem else None):
-                    check.add(path, block, names)
+                    check.add(path, block, labels)
         except DAMAGE as error:
             raise StageError(_explain(path, error)) from error
         if problem:
             break
-    source = check.finish()
-    problems += [f"{settings.ratings}: {problem}" for problem in check.problems()]
+    source, problems = check.finish()
+    problems = [problem, *(f"{settings.ratings}: {problem}" for problem in problems)][not problem :]
     if problems:
         raise StageError("\n".join(problems[:MOST_PROBLEMS]))
     if not len(source.stars):
@@ -108,15 +107,12 @@ def _guess(role: str, name: str, names: list[str]) -> int | None:
 
 
 def _advise(file: AnyFile, settings: Prepare, places: dict[str, int | None]) -> str:
-    known = list_names(file.names)
-    if isinstance(file, CsvFile):
-        if settings.header and any(NUMBER.fullmatch(name) for name in file.names):
-            example = "columns: {user: 1, book: 2, rating: 3}"
-            return f"no header? its first line is {known}; then set prepare.header: false, and places, as {example}"
-        known += f" ({file.separated})"
-    if not settings.header or not places:
+    known = list_names(file.names) + (f", {file.separated}" if isinstance(file, CsvFile) else "")
+    if isinstance(file, CsvFile) and settings.header and any(NUMBER.fullmatch(name) for name in file.names):
+        example = "{user: 1, book: 2, rating: 3}"
+        return f"no header? then prepare.header: false, and places as columns: {example}; the first line: {known}"
+    if not places or not settings.header:
         return f"known: {known}"
     columns = {role: None if place is None else file.names[place] for role, place in places.items()}
-    if "user" not in columns:
-        known += "; where each file is one user's, user: null"
-    return f"did you mean {json.dumps(columns, ensure_ascii=False)}? known: {known}"
+    user = "" if "user" in columns else "; user: null where each file is one user's"
+    return f"did you mean {json.dumps(columns, ensure_ascii=False)}? known: {known}{user}"
