@@ -12,12 +12,16 @@ from numpy.typing import NDArray
 from stages.program.errors import StageError, shorten
 from stages.program.params import Params, Prepare
 from stages.program.process import run_stage
-from stages.ratings.source import Ids, Source, Texts, read_source
+from stages.ratings.checks import PLAIN_NUMBER, Ids, Source, Texts
+from stages.ratings.source import read_source
 from stages.ratings.table import Ratings, write_ratings, write_table
 
 MOST_GAPS = 4
 """Ids up to this many times the number of rows are numbered through a table of all ids, which is several times as fast
 as hashing and needs less memory then."""
+
+UNRATED_SHARE = 0.3
+"""A lowest rating with a larger share than this is looked at: it may stand for 'not rated'."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class Prepared:
     ratings: Ratings
     user_ids: pa.Array
     book_ids: pa.Array
+    left_out: dict[str, int]
+    """Rows that were left out while reading, by the reason."""
     steps: list[Step]
 
 
@@ -48,7 +54,8 @@ def prepare(source: Source, settings: Prepare) -> Prepared:
     """
     users, user_ids = number_ids(source.user_ids)
     books, book_ids = number_ids(source.book_ids)
-    steps = [Step("read", len(users), len(user_ids), len(book_ids))]
+    rows = len(users) + sum(source.left_out.values())
+    steps = [Step("read", rows, len(user_ids), len(book_ids))]
 
     ratings = settle_duplicates(users, books, source, settings.on_duplicate)
     steps.append(Step("one rating per user and book", len(ratings), len(user_ids), len(book_ids)))
@@ -56,8 +63,9 @@ def prepare(source: Source, settings: Prepare) -> Prepared:
     ratings = enough_ratings(ratings, settings.min_ratings_per_user, settings.min_ratings_per_book)
     if not len(ratings):
         raise StageError(
-            f"no rating is left of {steps[0].rows:,}: prepare.min_ratings_per_user {settings.min_ratings_per_user} and "
-            f"prepare.min_ratings_per_book {settings.min_ratings_per_book} are more than this file has"
+            f"no rating is left of {len(source.stars):,}: prepare.min_ratings_per_user "
+            f"{settings.min_ratings_per_user} and prepare.min_ratings_per_book {settings.min_ratings_per_book} "
+            "are more than this file has"
         )
     users, kept_users = close_gaps(ratings.users)
     books, kept_books = close_gaps(ratings.books)
@@ -66,6 +74,7 @@ def prepare(source: Source, settings: Prepare) -> Prepared:
         Ratings(users, books, ratings.stars),
         user_ids.take(pa.array(kept_users)),
         book_ids.take(pa.array(kept_books)),
+        source.left_out,
         steps,
     )
 
@@ -145,7 +154,9 @@ def close_gaps(numbers: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int32], ND
 def report(path: str, prepared: Prepared) -> str:
     """What came in, what went out, and why any left."""
     lines = [f"{path:<30}{'rows':>14}{'users':>14}{'books':>14}"]
-    lines += [f"  {step.name:<28}{step.rows:>14,}{step.users:>14,}{step.books:>14,}" for step in prepared.steps]
+    steps = [f"  {step.name:<28}{step.rows:>14,}{step.users:>14,}{step.books:>14,}" for step in prepared.steps]
+    left_out = [f"    {f'left out: {reason}':<26}{count:>14,}" for reason, count in prepared.left_out.items()]
+    lines += [steps[0], *left_out, *steps[1:]]
     first, *_, last = prepared.steps
     lines.append(
         f"  {'left out':<28}{first.rows - last.rows:>14,}{first.users - last.users:>14,}{first.books - last.books:>14,}"
@@ -163,23 +174,40 @@ def find_oddities(prepared: Prepared) -> list[str]:
         oddities.append("all ratings are one user's")
     if len(prepared.book_ids) == 1:
         oddities.append("all ratings are of one book")
-    if np.ptp(prepared.ratings.stars) == 0:
+    stars = prepared.ratings.stars
+    if np.ptp(stars) == 0:
         oddities.append("all ratings are equal: there is nothing to learn")
+    if looks_unrated(stars):
+        lowest = stars.min()
+        oddities.append(
+            f"{np.mean(stars == lowest):.0%} of the ratings are {lowest:g}, the lowest, and few are next to it: "
+            f"if it means 'not rated', set prepare.not_rated: [{lowest:g}] and prepare.rating_scale"
+        )
     for ids, kind in ((prepared.user_ids, "user"), (prepared.book_ids, "book")):
         if pa.types.is_string(ids.type):
-            names = [name for name in ids.to_pylist() if not name.isdecimal()]
+            names = [name for name in ids.to_pylist() if not PLAIN_NUMBER.fullmatch(name)]
             examples = ", ".join(shorten(repr(name)) for name in names[:3])
             oddities.append(
-                f"{len(names):,} of {len(ids):,} {kind} ids are no whole numbers ({examples}): all are taken for names"
+                f"{len(names):,} of {len(ids):,} {kind} ids are no plain numbers ({examples}): all are taken for names"
             )
     return oddities
+
+
+def looks_unrated(stars: NDArray[np.float32]) -> bool:
+    """Whether the lowest rating stands apart: on its own a large share, and then a gap or a dip before the others."""
+    counts = {pair["values"]: pair["counts"] for pair in pa.array(stars).value_counts().to_pylist()}
+    (lowest, *rest) = sorted(counts)
+    if counts[lowest] < UNRATED_SHARE * len(stars) or len(rest) < 2:
+        return False
+    gap = rest[0] - lowest > 1.5 * min(np.diff(rest))
+    return bool(gap) or counts[rest[0]] < max(counts[star] for star in rest[1:])
 
 
 def main(params: Params, ratings: Path, users: Path, books: Path) -> None:
     """Run the stage: read, check, number, write; `users` and `books` keep the original ids by number."""
     settings = params.prepare
 
-    source = read_source(Path(settings.ratings), settings.columns, settings.rating_scale)
+    source = read_source(settings)
     prepared = prepare(source, settings)
 
     write_ratings(prepared.ratings, ratings)

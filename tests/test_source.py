@@ -18,10 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stages.program.errors import StageError
-from stages.program.params import Columns
-from stages.ratings.source import LONGEST_LINE, Ids, Texts, read_source
+from stages.ratings.checks import Ids, Texts
+from stages.ratings.csv_files import LONGEST_FIELD
+from stages.ratings.source import read_source
+from tests.ratings_files import prepare_settings
 
-COLUMNS = Columns(user="user_id", book="book_id", rating="rating")
 HEADER = b"user_id,book_id,rating\n"
 GOOD = HEADER + b"".join(b"%d,%d,%d\n" % (row % 7, row % 11, row % 5 + 1) for row in range(40))
 
@@ -36,14 +37,14 @@ def values(ids: Ids) -> list[Any]:
     return [ids.distinct[number] for number in ids.index] if isinstance(ids, Texts) else ids.tolist()
 
 
-def read(path: Path, columns: Columns = COLUMNS) -> list[Row]:
-    source = read_source(path, columns, [1, 5])
+def read(path: Path, **changes: Any) -> list[Row]:
+    source = read_source(prepare_settings(path, **changes))
     return list(zip(values(source.user_ids), values(source.book_ids), source.stars.tolist(), strict=True))
 
 
-def refusal(path: Path, columns: Columns = COLUMNS) -> str:
+def refusal(path: Path, **changes: Any) -> str:
     with pytest.raises(StageError) as caught:
-        read_source(path, columns, [1, 5])
+        read_source(prepare_settings(path, **changes))
     message = str(caught.value)
     assert str(path) in message
     assert len(message.splitlines()) <= 5
@@ -121,9 +122,9 @@ def test_reads_concatenated_gzip(tmp_path: Path) -> None:
 
 
 def test_reads_the_columns_that_the_parameters_name(tmp_path: Path) -> None:
-    columns = Columns(user="Käufer", book="a,b", rating='"★"')
+    columns = {"user": "Käufer", "book": "a,b", "rating": '"★"'}
     path = write(tmp_path, 'x,"a,b",Käufer,"""★"""\n9,2,1,3\n'.encode())
-    assert read(path, columns) == [(1, 2, 3)]
+    assert read(path, columns=columns) == [(1, 2, 3)]
 
 
 @pytest.mark.parametrize(
@@ -219,7 +220,7 @@ REFUSED: dict[str, tuple[bytes, list[str]]] = {
     "a line of 10 MB": (HEADER + b"1,2,3\n1,2," + b"4" * 10_000_000 + b"\n1,2,3\n", ["1 line longer than", "line 3"]),
     "a header of 10 MB": (b"x" * 10_000_000, ["first line is longer than"]),
     "a field past the parser's limit": (
-        HEADER + b"x" * LONGEST_LINE + b",2,3\n1\n",
+        HEADER + b"x" * LONGEST_FIELD + b",2,3\n1\n",
         ["1 line longer than", "line 2", "fewer than 3 fields", "line 3"],
     ),
     "a long number that is none": (HEADER + b"1" * 100_000 + b"x,2," + b"0" * 30_000 + b"x\n", ["not a number: '000"]),
@@ -349,7 +350,7 @@ def test_reads_parquet_of_any_compression_and_many_row_groups(codec: str, tmp_pa
 
 def test_a_column_s_name_in_parquet_is_no_path(tmp_path: Path) -> None:
     path = write_parquet(tmp_path, **{"a": [{"b": 9}], "a.b": [1], "book_id": [2], "rating": [3]})
-    assert read(path, Columns(user="a.b", book="book_id", rating="rating")) == [(1, 2, 3)]
+    assert read(path, columns={"user": "a.b", "book": "book_id", "rating": "rating"}) == [(1, 2, 3)]
 
 
 PARQUET_REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
@@ -545,6 +546,6 @@ def test_what_any_writer_of_csv_writes_is_read(
 
 
 def test_a_name_of_digits_is_a_number_only_among_numbers(tmp_path: Path) -> None:
-    source = read_source(write(tmp_path, HEADER + b"1,1,3\nx,2,3\n"), COLUMNS, [1, 5])
+    source = read_source(prepare_settings(write(tmp_path, HEADER + b"1,1,3\nx,2,3\n")))
     assert values(source.user_ids) == ["1", "x"]
     assert values(source.book_ids) == [1, 2]

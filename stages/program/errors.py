@@ -14,11 +14,22 @@ class StageError(Exception):
 def suggest(name: str, known: Iterable[str]) -> str:
     """'did you mean …?' where a known name is near, and the first names that there are."""
     names = list(known)
-    by_letters = {known_name.casefold(): known_name for known_name in names}
-    near = difflib.get_close_matches(name.casefold(), by_letters, n=1)
-    question = f"did you mean {by_letters[near[0]]!r}? " if near else ""
+    near = find_near(name, names)
+    question = f"did you mean {near!r}? " if near else ""
+    return f"{question}known: {list_names(names)}"
+
+
+def find_near(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is near to this one, whatever their case."""
+    by_letters = {known_name.casefold(): known_name for known_name in known}
+    near = difflib.get_close_matches(name.casefold(), by_letters, n=1, cutoff=0.7)
+    return by_letters[near[0]] if near else None
+
+
+def list_names(names: list[str]) -> str:
+    """The first names that there are."""
     more = ", …" if len(names) > NAMES_LISTED else ""
-    return f"{question}known: {', '.join(shorten(repr(known_name)) for known_name in names[:NAMES_LISTED])}{more}"
+    return f"{', '.join(shorten(repr(name)) for name in names[:NAMES_LISTED])}{more}"
 
 
 def shorten(text: str, longest: int = 40) -> str:

@@ -1,12 +1,13 @@
 """params.yaml as typed, strict settings: what is unknown, missing or out of range is refused by name."""
 
+import codecs
 import re
 import reprlib
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 
@@ -28,15 +29,28 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-class Columns(Section):
-    """The names of the file's three columns."""
+def _check_column(column: object) -> object:
+    if column is None or (isinstance(column, str) and column) or (type(column) is int and column >= 1):
+        return column
+    raise ValueError(f"{reprlib.repr(column)} is no column; it should be a name or, with header: false, a place from 1")
 
-    user: str = Field(min_length=1)
-    book: str = Field(min_length=1)
-    rating: str = Field(min_length=1)
+
+Column = Annotated[str | int, PlainValidator(_check_column)]
+"""A column's name; its place from 1 where the file has no header."""
+
+
+class Columns(Section):
+    """Which three of the file's columns are read."""
+
+    user: Annotated[str | int | None, PlainValidator(_check_column)]
+    """None where each file is one user's, named after the file."""
+    book: Column
+    rating: Column
 
     @model_validator(mode="after")
     def _differ(self) -> Self:
+        if self.book is None or self.rating is None:
+            raise ValueError("only user can be null")
         if len({self.user, self.book, self.rating}) < 3:
             raise ValueError("user, book and rating must name three different columns")
         return self
@@ -46,14 +60,45 @@ class Prepare(Section):
     """What `prepare-ratings` reads and keeps."""
 
     ratings: str = Field(pattern=r"^[^\x00]+$")
-    """The ratings file, CSV or Parquet, relative to the project's folder or absolute."""
+    """A file, a folder or a pattern, relative to the project's folder or absolute: CSV, JSON or Parquet."""
+    files: str = Field("*", pattern=r"^[^\x00/]+$")
+    """Which of a folder's files are read, as a pattern."""
     columns: Columns
+    header: bool = True
+    """Whether the first line of a CSV file names its columns."""
+    separator: Literal["auto", ",", ";", "\t", "\\t", "|", "::", " "] = "auto"
+    encoding: str = "utf-8"
+    """Of text, by Python's name."""
+    rating_words: dict[str, Stars] = {}
+    """Ratings that are words, with their stars."""
+    not_rated: list[str | Stars] = []
+    """Values that mean 'not rated': their rows are left out and counted."""
+    missing_ids: Literal["error", "leave_out"] = "error"
+    """What becomes of a row without a user or a book."""
     rating_scale: list[Stars] = Field(min_length=2, max_length=2)
     """The lowest and the highest rating."""
     on_duplicate: Literal["last", "first", "mean", "error"]
     """Which rating counts when one user rated one book more than once."""
     min_ratings_per_user: Count
     min_ratings_per_book: Count
+
+    @field_validator("encoding")
+    @classmethod
+    def _encoding_is_known(cls, encoding: str) -> str:
+        try:
+            b"".decode(encoding)
+            codecs.getincrementaldecoder(encoding)
+        except (LookupError, ValueError) as error:
+            raise ValueError(f"{reprlib.repr(encoding)} is no encoding of text that Python knows") from error
+        return encoding
+
+    @model_validator(mode="after")
+    def _columns_are_named_or_counted(self) -> Self:
+        for role, column in self.columns:
+            if column is not None and isinstance(column, str) != self.header:
+                kind = "a name" if self.header else "a place from 1"
+                raise ValueError(f"columns.{role} {column!r} must be {kind} where header is {str(self.header).lower()}")
+        return self
 
     @model_validator(mode="after")
     def _scale_ascends(self) -> Self:

@@ -1,0 +1,33 @@
+"""What the tests of ratings files share: settings, and what was read, as plain rows."""
+
+from pathlib import Path
+from typing import Any
+
+from stages.program.params import Prepare
+from stages.ratings.checks import Ids, Source, Texts
+
+Row = tuple[Any, Any, float]
+COLUMNS = {"user": "user_id", "book": "book_id", "rating": "rating"}
+
+
+def prepare_settings(ratings: Path | str, **changes: Any) -> Prepare:
+    """The `prepare` section of params.yaml for a file, a folder or a pattern; every setting not named is the default."""
+    settings = {
+        "ratings": str(ratings),
+        "columns": COLUMNS,
+        "rating_scale": [1, 5],
+        "on_duplicate": "last",
+        "min_ratings_per_user": 1,
+        "min_ratings_per_book": 1,
+    }
+    return Prepare.model_validate(settings | changes)
+
+
+def values(ids: Ids) -> list[Any]:
+    """The ids of all rows."""
+    return [ids.distinct[number] for number in ids.index] if isinstance(ids, Texts) else ids.tolist()
+
+
+def rows(source: Source) -> list[Row]:
+    """The rows as user, book, stars."""
+    return list(zip(values(source.user_ids), values(source.book_ids), source.stars.tolist(), strict=True))
