@@ -45,16 +45,14 @@ def main() -> int:
 
 def describe(comparison: Comparison, found: Walk) -> str:
     """The table, where the programs part, and each difference of their own, within 80 columns."""
-    lines = [f"{'step':>4}  {'checkpoint':<10}  {'compared':>8}  {'differ':>6}  {'largest difference':>18}  verdict"]
+    lines = [f"{'step':>4}  {'checkpoint':<10}  {'compared':>8}  {'differ':>6}  {'largest':>8}  verdict"]
     for row in found.rows:
-        largest = f"{row.largest:.1e}" if row.largest else "0"
-        lines.append(
-            f"{row.step:>4}  {NAMES[row.checkpoint]:<10}  {row.compared:>8}  {row.differ:>6}  {largest:>18}  {row.verdict}"
-        )
-    first, *further = found.findings or [None]
-    if first is None:
+        largest, name = f"{row.largest:.1e}" if row.largest else "0", NAMES[row.checkpoint]
+        lines.append(f"{row.step:>4}  {name:<10}  {row.compared:>8}  {row.differ:>6}  {largest:>8}  {row.verdict}")
+    if not found.findings:
         lines += ["", *_wrap(_describe_agreement(found))]
     else:
+        first, *further = found.findings
         lines += ["", f"They part first at step {first.step}, {NAMES[first.checkpoint]}:", *_describe(first)]
         if further:
             lines += ["", "Further differences of their own, whatever came before:"]
@@ -70,8 +68,9 @@ def _describe_agreement(found: Walk) -> str:
         return "They agree in all that was recorded."
     by_chance = ", ".join({NAMES[row.checkpoint]: None for row in found.rows if row.verdict == "chance"})
     return (
-        f"No convention differs. By chance alone (other random draws, as from another seed) these do: {by_chance}; the rest "
-        "follows from them. To compare further, start both from one record's weights (start_from) and give both its batches."
+        f"No convention differs. By chance alone (other random draws, as from another seed) these do: {by_chance}; the "
+        "rest follows from them. To compare further, start both from one record's weights (start_from) and give both "
+        "the same batches."
     )
 
 

@@ -1,6 +1,6 @@
 """Two records side by side, and what can be said of a pair of arrays."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -122,11 +122,11 @@ def _sort_rows(matrix: Array) -> Array:
 
 def softmax(rows: Array) -> Array:
     """Along the last axis."""
-    powers = np.exp(rows - rows.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
+    powers: Array = np.exp(rows - rows.max(axis=-1, keepdims=True))
+    return np.divide(powers, powers.sum(axis=-1, keepdims=True))
 
 
-FUNCTIONS = {
+FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "the softmax": softmax,
     "the sigmoid": lambda x: 1 / (1 + np.exp(-x)),
     "the logarithm of the softmax": lambda x: np.log(softmax(x)),

@@ -1,12 +1,11 @@
 """Names the convention in which two programs differ, checkpoint by checkpoint.
 
 Each program is asked for itself: which known conventions explain what it recorded. Only where no convention explains
-both is that a difference. So it is seen however far apart the numbers are, and two draws of one distribution aren't one.
+both is that a difference. So it is seen however far apart the numbers are, and two draws of one distribution are none.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-
 from typing import TypeAlias
 
 import numpy as np
@@ -43,21 +42,18 @@ def name_weights(comparison: Comparison) -> Iterator[Finding]:
         common = one.fits.keys() & other.fits.keys()
         if common or (not one.fits and not other.fits and same_distribution(a, b)):
             continue
-        evidence = f"{pair.label}: {_fit(one.fits, one.described)} here; {_fit(other.fits, other.described)} there"
+        evidence = f"{pair.label}: {one.evidence} here; {other.evidence} there"
         groups[one.name, other.name].append((pair, evidence))
     for (here, there), members in groups.items():
         yield Finding(1, "weights", _names(pair for pair, _ in members), here, there, [line for _, line in members])
     for pair, a, b in comparison.aligned(1, "weights"):
-        zero_rows = [np.flatnonzero(~table.any(axis=1)) if table.ndim == 2 and table.any() else [] for table in (a, b)]
-        if len(zero_rows[0]) != len(zero_rows[1]) and max(map(len, zero_rows)) == 1:
-            here, there = (
-                f"row {rows[0]} is zero (padding_idx)" if len(rows) else "no row is zero" for rows in zero_rows
-            )
-            yield Finding(1, "weights", _names([pair]), here, there)
-
-
-def _fit(fits: dict[str, str], described: str) -> str:
-    return f"{next(iter(fits.values()))}" if fits else described
+        if a.ndim == 2 and a.any() and b.any():
+            zeros = [np.flatnonzero(~table.any(axis=1)) for table in (a, b)]
+            if sorted(map(len, zeros)) == [0, 1]:
+                here, there = (
+                    f"row {rows[0]} is zero (padding)" if len(rows) else "drawn in all rows" for rows in zeros
+                )
+                yield Finding(1, "weights", _names([pair]), here, there)
 
 
 def name_batch(comparison: Comparison) -> Iterator[Finding]:
@@ -102,18 +98,14 @@ def name_layers(comparison: Comparison) -> Iterator[Finding]:
             left, right = describe_layer(here, comparison.one), describe_layer(there, comparison.other)
             for what in left.keys() & right.keys():
                 if not left[what] & right[what]:
-                    differing[what, " or ".join(sorted(left[what])), " or ".join(sorted(right[what]))].append(
-                        here if here == there else f"{here} = {there}"
-                    )
-        for (what, left_value, right_value), names in sorted(differing.items()):
-            yield Finding(
-                1,
+                    values = " or ".join(sorted(left[what])), " or ".join(sorted(right[what]))
+                    differing[what, *values].append(here if here == there else f"{here} = {there}")
+        for (what, one_value, other_value), names in sorted(differing.items()):
+            checkpoint, evidence = (
                 CHECKPOINT_OF.get(what, "output"),
-                f"{kind}: {what}",
-                left_value,
-                right_value,
-                [f"by the input and output of {', '.join(names)}"],
+                f"by what went into and came out of {', '.join(names)}",
             )
+            yield Finding(1, checkpoint, f"{kind}: {what}", one_value, other_value, [evidence])
 
 
 def _families(record: Record) -> dict[str, list[str]]:
@@ -146,13 +138,8 @@ def name_output(comparison: Comparison, step: int) -> Iterator[Finding]:
         shown = [
             _describe_settings(name, record) for name, record in ((here, comparison.one), (there, comparison.other))
         ]
-        yield Finding(
-            step,
-            "output",
-            f"layer {here} = {there}" if here != there else f"layer {here}",
-            *shown,
-            [*evidence, *([known] if known else [])],
-        )
+        name = here if here == there else f"{here} = {there}"
+        yield Finding(step, "output", f"layer {name}", shown[0], shown[1], [*evidence, *([known] if known else [])])
         return
     outputs = [next(iter(record.steps[step - 1]["output"].values())) for record in (comparison.one, comparison.other)]
     known = describe_difference(outputs[0], outputs[1], comparison.precision) or "no known relation"

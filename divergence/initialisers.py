@@ -38,6 +38,11 @@ class Origin:
         """The likeliest, in a few words."""
         return next(iter(self.fits), f"no known initialiser ({self.described})")
 
+    @property
+    def evidence(self) -> str:
+        """What speaks for it."""
+        return next(iter(self.fits.values()), self.described)
+
 
 def find_origin(name: str, record: Record) -> Origin:
     """Which initialisers a weight of the record fits before its first step; rows of zeros (padding) are left out."""
@@ -55,7 +60,7 @@ def find_origin(name: str, record: Record) -> Origin:
     for candidate, distribution in _candidates(array, kind, sibling, record.is_pytorch):
         p = min(float(stats.kstest(values, distribution.cdf).pvalue), _of_largest(values, distribution))
         if p > SIGNIFICANCE:
-            fits.setdefault(candidate, (p, f"Kolmogorov-Smirnov p = {p:.2g} over {len(values)} numbers"))
+            fits.setdefault(candidate, (p, f"p = {p:.2g} over {len(values)} numbers"))
     likeliest = sorted(
         fits.items(), key=lambda item: item[1][0] < DOUBTFUL
     )  # stable: what layers take by default first

@@ -1,4 +1,4 @@
-"""What a layer of one kind does, from its own input and output: conventions that both programs' layers can be asked for."""
+"""What a layer does, from its own input and output: conventions that both programs' layers can be asked for."""
 
 from typing import Any
 
@@ -8,7 +8,8 @@ from divergence.record import Array, Record
 
 FAMILIES = {
     "BatchNorm": "batch norm", "BatchNormalization": "batch norm", "LayerNorm": "layer norm",
-    "LayerNormalization": "layer norm", "Dropout": "dropout", "AlphaDropout": "dropout", "SpatialDropout": "dropout", "Embedding": "embedding",
+    "LayerNormalization": "layer norm", "Dropout": "dropout", "AlphaDropout": "dropout", "SpatialDropout": "dropout",
+    "Embedding": "embedding",
 }  # fmt: skip
 
 
@@ -50,36 +51,29 @@ def _batch_norm(x: Array, y: Array, layer: dict[str, Any], record: Record, toler
     step = record.steps[0]
     channel = 1 if record.is_pytorch else x.ndim - 1
     x, y = (np.moveaxis(array, channel, -1).reshape(-1, array.shape[channel]) for array in (x, y))
-    of_batch = x.mean(axis=0), x.var(axis=0)
     scale, shift = (_weight(layer, step["weights"], *roles) for roles in (("weight", "gamma"), ("bias", "beta")))
-    old, new = (
-        [
-            _weight(layer, step[when], *roles)
-            for roles in (("running_mean", "moving_mean"), ("running_var", "moving_variance"))
-        ]
-        for when in ("weights", "after")
-    )
-    found = {}
-    for source, center, spread in (("the batch's", *of_batch), ("the running ones", *old)):
-        if (
-            center is not None
-            and spread is not None
-            and (fitting := _epsilons(x - center, y, spread, scale, shift, tolerance))
-        ):
+    running = ("running_mean", "moving_mean"), ("running_var", "moving_variance")
+    old, new = ([_weight(layer, step[when], *roles) for roles in running] for when in ("weights", "after"))
+    sources: list[tuple[str, list[Any]]] = [("the batch's", [x.mean(axis=0), x.var(axis=0)])]
+    sources += [("the running ones", old)] if old[0] is not None else []
+    found: dict[str, set[str]] = {}
+    for source, (center, spread) in sources:
+        if fitting := _epsilons(x - center, y, spread, scale, shift, tolerance):
             found |= {"mean and variance": {source}, "ε": fitting}
             break
-    if all(array is not None for array in (*old, *new)):
-        found |= _moving(old, new, *of_batch, len(x))
+    if old[0] is not None and new[0] is not None:
+        found |= _moving(old, new, sources[0][1], len(x))
     return found
 
 
-def _moving(old: list[Any], new: list[Any], mean: Array, variance: Array, count: int) -> dict[str, set[str]]:
+def _moving(old: list[Any], new: list[Any], of_batch: list[Array], count: int) -> dict[str, set[str]]:
     """How running statistics move towards a batch's: the share of the new, and which variance."""
     if np.array_equal(old[0], new[0]) and np.array_equal(old[1], new[1]):
         return {"running statistics": {"stay"}}
-    found, share = {"running statistics": {"move"}}, _share(old[0], new[0], mean)
+    found, share = {"running statistics": {"move"}}, _share(old[0], new[0], of_batch[0])
     if share is not None:
         found["share of the batch in the running mean"] = {f"{share:.3g}"}
+    variance = of_batch[1]
     unbiased = variance * count / max(count - 1, 1)
     for which, value in (("biased (/n)", variance), ("unbiased (/(n − 1))", unbiased)):
         of_variance = _share(old[1], new[1], value)

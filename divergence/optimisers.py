@@ -14,6 +14,7 @@ from divergence.record import Array
 def sgd(
     gradients: Sequence[Array],
     rates: Sequence[float],
+    *,
     momentum: float = 0.0,
     dampening: float = 0.0,
     nesterov: bool = False,
@@ -27,8 +28,8 @@ def sgd(
         momentum: of the velocity, v ← momentum·v + (1 − dampening)·g; the first is g itself (torch/optim/sgd.py).
         dampening: what PyTorch takes off the gradients that come after the first.
         nesterov: step by g + momentum·v (Sutskever et al. 2013, as both frameworks write it).
-        rate_inside: keep the velocity in units of the weights, v ← momentum·v − rate·g (keras/src/optimizers/sgd.py): the
-            same unless the learning rate changes.
+        rate_inside: keep the velocity in units of the weights, v ← momentum·v − rate·g (keras/src/optimizers/sgd.py):
+            the same unless the learning rate changes.
     """
     steps, velocity = [], np.zeros_like(gradients[0])
     for number, (gradient, rate) in enumerate(zip(gradients, rates, strict=True)):
@@ -42,6 +43,7 @@ def sgd(
 def adam(
     gradients: Sequence[Array],
     rates: Sequence[float],
+    *,
     squares: Sequence[Array] | None = None,
     beta_1: float = 0.9,
     beta_2: float = 0.999,
@@ -67,7 +69,7 @@ def adam(
         rounded_betas: βᵗ of the bias correction is that of β in float32 (Keras on TensorFlow).
         corrected: with the bias correction (the original BERT's AdamWeightDecayOptimizer is without).
         amsgrad: divide by the largest v so far (Reddi et al. 2018); PyTorch and Keras take it before the correction.
-        looked_up: where True, m, v and the weights change; the rest stays as it is (torch.optim.SparseAdam and "lazy" Adam).
+        looked_up: where True, m, v and the weights change; the rest stays (torch.optim.SparseAdam, "lazy" Adam).
     """
     steps, m, v, largest = [], *(np.zeros_like(gradients[0]) for _ in range(3))
     power_1, power_2 = (float(np.float32(beta)) if rounded_betas else beta for beta in (beta_1, beta_2))
@@ -89,6 +91,7 @@ def adam(
 def rmsprop(
     gradients: Sequence[Array],
     rates: Sequence[float],
+    *,
     squares: Sequence[Array] | None = None,
     rho: float = 0.99,
     epsilon: float = 1e-8,
@@ -125,6 +128,7 @@ def rmsprop(
 def adagrad(
     gradients: Sequence[Array],
     rates: Sequence[float],
+    *,
     squares: Sequence[Array] | None = None,
     epsilon: float = 1e-10,
     epsilon_inside: bool = False,

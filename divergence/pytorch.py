@@ -122,7 +122,7 @@ class _Watch:
 
 
 class _LossWatch(TorchFunctionMode):
-    """Sees what becomes of the model's output: the target is what it meets, the loss is where the backward pass starts."""
+    """Sees what becomes of the model's output: it meets the target, and the backward pass starts at the loss."""
 
     def __init__(self, watch: _Watch) -> None:
         super().__init__()
@@ -132,12 +132,12 @@ class _LossWatch(TorchFunctionMode):
     def start(self) -> None:
         if not self.running:
             self.running = True
-            self.__enter__()
+            self.__enter__()  # type: ignore[no-untyped-call]
 
     def stop(self) -> None:
         if self.running:
             self.running = False
-            self.__exit__(None, None, None)
+            self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

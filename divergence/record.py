@@ -33,7 +33,9 @@ Array: TypeAlias = NDArray[Any]
 Step: TypeAlias = dict[str, dict[str, Array]]
 """The arrays of one step, by checkpoint and name."""
 
-CHECKPOINTS = "weights batch layers output loss gradients squares clipped learning_rate after".split()
+CHECKPOINTS = (
+    "weights", "batch", "layers", "output", "loss", "gradients", "squares", "clipped", "learning_rate", "after",
+)  # fmt: skip
 
 
 class RecordError(Exception):

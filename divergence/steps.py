@@ -1,11 +1,12 @@
 """Which optimiser, with which mixture of conventions, takes a program's weights and gradients to its next weights.
 
 Every known mixture is tried on what the program recorded (`optimisers` has the formulas): clipping, then coupled weight
-decay, then the optimiser, then decoupled weight decay. Settings that the record doesn't have are tried at their usual values.
+decay, then the optimiser, then decoupled weight decay. Settings that the record doesn't have are tried at their usual
+values.
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -27,6 +28,8 @@ USUAL = {
 
 SAMPLE = 3000
 """How many of a tensor's numbers are enough to tell formulas apart."""
+NORMS = {"clipnorm": "each tensor", "global_clipnorm": "all together"}
+"""Clippings to a norm, by Keras's names."""
 PRECISION = {"float32": (1e-4, 3e-7, 1e-6), "float64": (1e-9, 1e-15, 1e-11)}
 """How far a step may be off: of itself, of the weight, and of the tensor's largest step."""
 
@@ -87,44 +90,32 @@ def _find_rate(unit_step: Array, step: Array) -> float:
 def _clippings(name: str, record: Record) -> Iterator[tuple[str, Trace]]:
     """The weight's trace under each way of clipping that the record leaves open."""
     settings = record.settings.get("optimizer", {})
-    raw = [step["gradients"] for step in record.steps]
+    raw, squares = ([step[kind] for step in record.steps] for kind in ("gradients", "squares"))
+    own, own_squares = [step[name] for step in raw], [step[name] for step in squares if name in step]
     if any(step["clipped"] for step in record.steps):
         used = [{**step["gradients"], **step["clipped"]} for step in record.steps]
-        yield _describe_clipping(raw[0], used[0]), _trace(name, record, [step[name] for step in used], None)
+        yield _describe_clipping(raw[0], used[0]), _trace(name, record, [step[name] for step in used], [])
         return
-    squares = [step["squares"] for step in record.steps]
-    kinds = [("clipnorm", True), ("global_clipnorm", False)]
-    known = [(kind, alone, float(settings[kind])) for kind, alone in kinds if settings.get(kind)]
-    if not any(known) and not settings.get("clipvalue"):
-        own = [step.get(name) for step in squares]
-        yield "none", _trace(name, record, [step[name] for step in raw], own if own[0] is not None else None)
+    limits = [(kind, float(settings[kind])) for kind in NORMS if settings.get(kind)]
+    if not limits and not settings.get("clipvalue"):
+        yield "none", _trace(name, record, own, own_squares)
     if limit := settings.get("clipvalue"):
-        clipped = [np.clip(step[name], -limit, limit) for step in raw]
-        yield f"each number to ±{limit:g}", _trace(name, record, clipped, None)
+        yield f"each number to ±{limit:g}", _trace(name, record, [np.clip(g, -limit, limit) for g in own], [])
     if not record.settings.get("framework"):
-        known += [(kind, alone, limit) for kind, alone in kinds for limit in (0.5, 1.0, 5.0, 10.0)]
-    for (_, alone, limit), apart in itertools.product(known, [True, False] if any(squares) else [False]):
-        factors = [
-            _clip_factor(g, s if apart else {}, name if alone else None, limit)
-            for g, s in zip(raw, squares, strict=True)
-        ]
-        if min(factors) == 1 and not settings:
-            continue
-        which = f"{'each tensor' if alone else 'all together'} to norm {limit:g}"
-        if any(squares):
-            which += ", taken before the rows are summed" if apart else ", taken after the rows are summed"
-        gradients = [factor * step[name] for factor, step in zip(factors, raw, strict=True)]
-        own = (
-            [factor**2 * step[name] for factor, step in zip(factors, squares, strict=True)]
-            if name in squares[0]
-            else None
-        )
-        yield which, _trace(name, record, gradients, own)
+        limits += [(kind, limit) for kind in NORMS for limit in (0.5, 1.0, 5.0, 10.0)]
+    for (kind, limit), apart in itertools.product(limits, [True, False] if any(squares) else [False]):
+        names = [name] if kind == "clipnorm" else [*raw[0]]
+        factors = [_clip_factor(g, s if apart else {}, names, limit) for g, s in zip(raw, squares, strict=True)]
+        which = f"{NORMS[kind]} to norm {limit:g}" if min(factors) < 1 else "none"
+        if any(squares) and min(factors) < 1:
+            which += f", taken {'before' if apart else 'after'} the rows are summed"
+        clipped = [factor * g for factor, g in zip(factors, own, strict=True)]
+        clipped_squares = [factor**2 * s for factor, s in zip(factors, own_squares, strict=False)]
+        yield which, _trace(name, record, clipped, clipped_squares)
 
 
-def _clip_factor(gradients: dict[str, Array], squares: dict[str, Array], name: str | None, limit: float) -> float:
+def _clip_factor(gradients: dict[str, Array], squares: dict[str, Array], names: Iterable[str], limit: float) -> float:
     """What a clipping to a norm multiplies the gradients by; `squares` are those of look-ups not yet summed."""
-    names = [name] if name else [*gradients]
     total = sum(float((squares[n] if n in squares else np.square(gradients[n], dtype=float)).sum()) for n in names)
     return min(1.0, limit / total**0.5) if total else 1.0
 
@@ -141,7 +132,7 @@ def _describe_clipping(raw: dict[str, Array], used: dict[str, Array]) -> str:
     return f"all together to norm {norm:.4g}" if same else "the optimiser got other gradients than the loss gave"
 
 
-def _trace(name: str, record: Record, gradients: list[Array], squares: list[Array] | None) -> Trace:
+def _trace(name: str, record: Record, gradients: list[Array], squares: list[Array]) -> Trace:
     moved = [step["gradients"][name] != 0 for step in record.steps]
     rows = [np.broadcast_to(m.any(axis=tuple(range(1, m.ndim)), keepdims=True), m.shape) for m in moved]
     order = np.random.default_rng(0).permutation(moved[0].size)
