@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TypeAlias
 
+from stages.program.errors import StageError
 from stages.training.losses import LossCurve, read_json
-from stages.program.process import StageError
 
 Curves: TypeAlias = dict[str, list[LossCurve]]
 """The loss curves of each kind of training by its name, one for each seed."""

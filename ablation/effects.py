@@ -1,9 +1,7 @@
 """What each convention does to the gap: a table, the metrics, a waterfall and the curves on the path."""
 
-import argparse
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from itertools import pairwise
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -11,97 +9,12 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import MaxNLocator
 
 from ablation.curves import Curves, read_curves
+from ablation.estimates import LOSS_AT, Effects, Estimate, find_effects, rank_conventions
 from ablation.plan import CONVENTIONS
-from stages.program.files import write_text
-from stages.training.losses import LossCurve, write_json
 from stages.pictures import GREY, KERAS, MSE_LABEL, PYTORCH, picture
+from stages.program.files import write_text
 from stages.program.process import run_stage
-
-EPOCHS: dict[str, Callable[[LossCurve], float]] = {
-    "best_epoch": lambda curve: curve.best.val_loss,
-    "last_epoch": lambda curve: curve.epochs[-1].val_loss,
-}
-"""The two losses that a training is judged by."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over the seeds, and its standard error."""
-
-    mean: float
-    standard_error: float
-
-    @classmethod
-    def of(cls, values: pd.Series) -> "Estimate":
-        """Of one value for each seed."""
-        return cls(float(values.mean()), float(values.sem()))  # type: ignore[arg-type]
-
-
-@dataclass(frozen=True)
-class Effects:
-    """The gap at one of `EPOCHS` and what makes it, in squared stars; positive is what PyTorch's loss has on top."""
-
-    pytorch: Estimate
-    """The loss of PyTorch as it is."""
-    keras: Estimate
-    """The loss of Keras as it is."""
-    gap: Estimate
-    parts: dict[str, Estimate]
-    """What makes the gap: what each convention takes off on the path from PyTorch's to Keras's, in that order;
-    what the frameworks' own random numbers do instead of shared ones (`random_draws`), nothing but chance; and what is
-    left between the two programs once all conventions, weights and batches are the same (`remainder`)."""
-    shares: dict[str, Estimate]
-    """The parts as fractions of the gap."""
-    alone_in_pytorch: dict[str, Estimate]
-    """What switching one convention alone to Keras's takes off PyTorch's loss."""
-    alone_in_keras: dict[str, Estimate]
-    """What switching one convention alone to PyTorch's adds to Keras's loss."""
-
-
-def share_of(part: pd.Series, gap: pd.Series) -> Estimate:
-    """The part's mean over the gap's, both given for each seed.
-
-    The standard error is that of a ratio of means (the delta method): of what remains of the part once its share of
-    each seed's gap is taken off.
-    """
-    whole = Estimate.of(gap).mean
-    share = Estimate.of(part).mean / whole
-    return Estimate(share, Estimate.of(part - share * gap).standard_error / abs(whole))
-
-
-def rank_conventions(pytorch: Curves) -> list[str]:
-    """The conventions by the size of what each alone does to PyTorch's best loss, the largest first."""
-    losses = tabulate(pytorch, "best_epoch")
-    sizes = {name: abs(Estimate.of(losses["own"] - losses[f"alone:{name}"]).mean) for name in CONVENTIONS}
-    return sorted(CONVENTIONS, key=lambda name: -sizes[name])
-
-
-def tabulate(curves: Curves, epoch: str) -> pd.DataFrame:
-    """The validation losses at one of `EPOCHS`: a row for each seed, a column for each kind of training."""
-    return pd.DataFrame({kind: [EPOCHS[epoch](curve) for curve in of_kind] for kind, of_kind in curves.items()})
-
-
-def find_effects(pytorch: Curves, keras: Curves, path: Curves, order: Sequence[str], epoch: str) -> Effects:
-    """Take the gap apart: the parts add up to it exactly, seed by seed."""
-    torch_losses, keras_losses, path_losses = (tabulate(curves, epoch) for curves in (pytorch, keras, path))
-    points = [torch_losses["own"], *(path_losses[f"path:{name}"] for name in order[:-1]), torch_losses["other"]]
-    gap = torch_losses["native"] - keras_losses["native"]
-    parts = {
-        **{name: before - after for name, (before, after) in zip(order, pairwise(points), strict=True)},
-        "random_draws": (torch_losses["native"] - torch_losses["own"]) + (keras_losses["own"] - keras_losses["native"]),
-        "remainder": torch_losses["other"] - keras_losses["own"],
-    }
-    return Effects(
-        pytorch=Estimate.of(torch_losses["native"]),
-        keras=Estimate.of(keras_losses["native"]),
-        gap=Estimate.of(gap),
-        parts={name: Estimate.of(part) for name, part in parts.items()},
-        shares={name: share_of(part, gap) for name, part in parts.items()},
-        alone_in_pytorch={
-            name: Estimate.of(torch_losses["own"] - torch_losses[f"alone:{name}"]) for name in CONVENTIONS
-        },
-        alone_in_keras={name: Estimate.of(keras_losses[f"alone:{name}"] - keras_losses["own"]) for name in CONVENTIONS},
-    )
+from stages.training.losses import write_json
 
 
 def to_metrics(effects: dict[str, Effects]) -> dict[str, object]:
@@ -189,31 +102,21 @@ def plot_path(pytorch: Curves, path: Curves, order: Sequence[str], file: Path) -
         figure.legend(loc="outside lower center", ncols=2)
 
 
-def main() -> None:
-    """Run the stage: arguments, read, do, write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pytorch", type=Path, required=True, help="PyTorch's curves, conventions switched alone")
-    parser.add_argument("--keras", type=Path, required=True, help="Keras's curves, conventions switched alone")
-    parser.add_argument("--path", type=Path, required=True, help="PyTorch's curves on the path to Keras's conventions")
-    parser.add_argument("--effects", type=Path, required=True, help="the metrics, to write")
-    parser.add_argument("--table", type=Path, required=True, help="the effects as a Markdown table, to write")
-    parser.add_argument("--waterfall", type=Path, required=True, help="to write")
-    parser.add_argument("--curves", type=Path, required=True, help="the picture of the curves on the path, to write")
-    arguments = parser.parse_args()
+def main(
+    pytorch: Path, keras: Path, path: Path, effects: Path, table: Path, waterfall: Path, path_curves: Path
+) -> None:
+    """Run the stage: the curves of each framework and of the path; the metrics, the table and the pictures to write."""
+    of_pytorch, of_keras, on_path = (read_curves(file) for file in (pytorch, keras, path))
+    order = rank_conventions(of_pytorch)
+    found = {epoch: find_effects(of_pytorch, of_keras, on_path, order, epoch) for epoch in LOSS_AT}
 
-    pytorch, keras, path = (read_curves(file) for file in (arguments.pytorch, arguments.keras, arguments.path))
-    order = rank_conventions(pytorch)
-    effects = {epoch: find_effects(pytorch, keras, path, order, epoch) for epoch in EPOCHS}
-
-    write_json(arguments.effects, to_metrics(effects))
-    title = f"What each convention does to the gap, and its share (mean of {len(pytorch['own'])} seeds)"
-    plot_waterfall(effects["best_epoch"], title, arguments.waterfall)
-    plot_path(pytorch, path, order, arguments.curves)
-    table = "\n\n".join(
-        f"{epoch.replace('_', ' ').capitalize()}:\n\n{to_table(found)}" for epoch, found in effects.items()
-    )
-    write_text(arguments.table, table + "\n")
-    print(table)
+    write_json(effects, to_metrics(found))
+    title = f"What each convention does to the gap, and its share (mean of {len(of_pytorch['own'])} seeds)"
+    plot_waterfall(found["best_epoch"], title, waterfall)
+    plot_path(of_pytorch, on_path, order, path_curves)
+    text = "\n\n".join(f"{epoch.replace('_', ' ').capitalize()}:\n\n{to_table(at)}" for epoch, at in found.items())
+    write_text(table, text + "\n")
+    print(text)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from stages.training.conventions import Side
 from stages.program.params import Convention, Conventions
+from stages.training.conventions import Side
 
 Framework = Literal["pytorch", "keras"]
 

@@ -5,7 +5,6 @@ on where it stopped, and a changed setting trains again only what it touches. A 
 same, at the price of loading its framework a hundred times.
 """
 
-import argparse
 import contextlib
 import functools
 import hashlib
@@ -22,24 +21,21 @@ from importlib.metadata import version
 from pathlib import Path
 
 from pydantic import Field
+from ruamel.yaml import YAML
 from tqdm import tqdm
 
 from ablation.plan import Framework, Kind
-from stages.training.losses import LossCurve, read_json, write_json
-from stages.program.params import Params, Section, load_params, load_settings
-from stages.program.process import StageError, end_with_starters, stop_on_signals
+from stages.program.errors import StageError
+from stages.program.params import Params, Section
+from stages.program.process import end_with_parent, stop_on_signals
 from stages.ratings.table import Ratings, read_ratings
+from stages.training.fit import Trainer, fit
+from stages.training.losses import LossCurve, read_json, write_json
 
 CACHE = Path("ablation/cache")
 
-CODE: dict[Framework, list[str]] = {
-    "pytorch": ["stages/train_torch.py", "stages/engines/flat_parameters.py", "stages/engines/dense_gradients.py"],
-    "keras": ["stages/train_keras.py"],
-}
-SHARED_CODE = [
-    *("stages/training/batches.py", "stages/training/losses.py", "stages/ratings/table.py", "stages/training/conventions"),
-]
-"""What a training's result depends on, besides its settings, its data and its frameworks."""
+STAGE: dict[Framework, str] = {"pytorch": "train-torch", "keras": "train-keras"}
+"""The pipeline's stage that trains with it."""
 
 
 class Ablation(Section):
@@ -65,31 +61,21 @@ class Job:
     file: Path
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that every stage that trains has."""
-    parser.add_argument("--params", type=Path, required=True, help="the project's parameters")
-    parser.add_argument("--ablation-params", type=Path, required=True, help="the ablation's own")
-    parser.add_argument("--train", type=Path, required=True)
-    parser.add_argument("--validation", type=Path, required=True)
-    parser.add_argument("--curves", type=Path, required=True, help="the loss curves by kind and seed, to write")
-
-
-def train_kinds(kinds: Sequence[Kind], arguments: argparse.Namespace) -> None:
+def train_kinds(
+    kinds: Sequence[Kind], params: Params, ablation: Ablation, train: Path, validation: Path, curves: Path
+) -> None:
     """Train each kind from each seed, and write all curves."""
-    params = load_params(arguments.params)
-    ablation = load_settings(arguments.ablation_params, AblationParams).ablation
-    framework = kinds[0].framework
-    inputs = hash_files([arguments.train, arguments.validation, *code_files(framework)])
+    inputs = hash_files([train, validation, *code_files(kinds[0].framework)])
     jobs = [plan_job(kind, seed, params, inputs) for kind in kinds for seed in range(ablation.seeds)]
 
     waiting = [job for job in jobs if not job.file.exists()]
     print(f"{len(jobs)} trainings, {len(jobs) - len(waiting)} of them finished before", flush=True)
-    train_jobs(waiting, arguments.train, arguments.validation, ablation.workers)
+    train_jobs(waiting, train, validation, ablation.workers)
 
-    curves: dict[str, list[object]] = {}
+    finished: dict[str, list[object]] = {}
     for job in jobs:
-        curves.setdefault(job.kind.name, []).append(read_json(job.file))
-    write_json(arguments.curves, curves)
+        finished.setdefault(job.kind.name, []).append(read_json(job.file))
+    write_json(curves, finished)
 
 
 def plan_job(kind: Kind, seed: int, params: Params, inputs: str) -> Job:
@@ -115,10 +101,12 @@ def hash_files(paths: Sequence[Path]) -> str:
 
 
 def code_files(framework: Framework) -> Iterator[Path]:
-    """The Python files of a framework's training, in an order that doesn't depend on the file system."""
-    for name in [*CODE[framework], *SHARED_CODE]:
+    """The code that a training's result depends on, as dvc.yaml lists it, in an order that is always the same."""
+    stages = YAML(typ="safe").load(Path("dvc.yaml"))["stages"]
+    for name in stages[STAGE[framework]]["deps"]:
         path = Path(name)
-        yield from sorted(path.glob("*.py")) if path.is_dir() else [path]
+        if path.parts[0] == "stages":
+            yield from sorted(path.rglob("*.py")) if path.is_dir() else [path]
 
 
 def train_jobs(jobs: Sequence[Job], train: Path, validation: Path, workers: int) -> None:
@@ -157,7 +145,7 @@ def _ignoring_interrupts() -> Iterator[None]:
 
 def _start_worker() -> None:
     stop_on_signals()
-    end_with_starters()
+    end_with_parent()
     os.environ["TQDM_DISABLE"] = "1"
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
@@ -175,10 +163,13 @@ _read_once = functools.cache(read_ratings)
 
 
 def _train_framework(job: Job, training: Ratings, validation: Ratings) -> LossCurve:
+    trainer: Trainer
     if job.kind.framework == "pytorch":
-        from stages import train_torch
+        from stages.train_torch import TorchTrainer
 
-        return train_torch.train(job.params, training, validation)[1]
-    from stages import train_keras
+        trainer = TorchTrainer(job.params, training)
+    else:
+        from stages.train_keras import KerasTrainer
 
-    return train_keras.train(job.params, training, validation)[1]
+        trainer = KerasTrainer(job.params, training)
+    return fit(trainer, training, validation, job.params.train)

@@ -4,27 +4,26 @@ Trains Keras as it is on the split ratings, from several seeds, in two ways: wit
 train-keras does, and by one call of `fit(shuffle=True)` after `keras.utils.set_random_seed`. Prints the mean validation
 loss by epoch. Not a stage of the pipeline; run it from the project's folder after `dvc repro`:
 
-    python -m ablation.shuffle
+    python -m ablation.shuffle --params params.yaml
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stages import train_keras
-from stages.training.batches import EVALUATION_BATCH
-from stages.program.params import Params, load_params
+from stages.program.params import Params
 from stages.program.process import run_stage
 from stages.ratings.table import Ratings, read_ratings
+from stages.train_keras import KerasTrainer, build_model
+from stages.training.fit import EVALUATION_BATCH, fit
 
 
 def fit_once(params: Params, training: Ratings, validation: Ratings) -> list[float]:
     """The validation losses of one call of `fit`, which `build_model` has set the seed for."""
     import keras
 
-    model = train_keras.build_model(params, training)
+    model = build_model(params, training)
     model.compile(
         keras.optimizers.Adam(params.train.learning_rate),
         loss="mean_squared_error",
@@ -49,23 +48,21 @@ def describe(name: str, losses: NDArray[np.float64]) -> str:
     return f"{name:<28}" + "".join(f"  {mean:.4f} ± {error:.4f}" for mean, error in zip(means, errors, strict=True))
 
 
-def main() -> None:
+def main(
+    params: Params,
+    train: Path = Path("data/train.parquet"),
+    validation: Path = Path("data/validation.parquet"),
+    seeds: int = 5,
+) -> None:
     """Train both ways from each seed and print the two rows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
-    parser.add_argument("--train", type=Path, default=Path("data/train.parquet"))
-    parser.add_argument("--validation", type=Path, default=Path("data/validation.parquet"))
-    parser.add_argument("--seeds", type=int, default=5)
-    arguments = parser.parse_args()
-    params = load_params(arguments.params)
-    training, validation = read_ratings(arguments.train), read_ratings(arguments.validation)
+    training_rows, validation_rows = read_ratings(train), read_ratings(validation)
 
     fresh, once = [], []
-    for seed in range(params.train.seed, params.train.seed + arguments.seeds):
+    for seed in range(params.train.seed, params.train.seed + seeds):
         seeded = params.model_copy(update={"train": params.train.model_copy(update={"seed": seed})})
-        curve = train_keras.train(seeded, training, validation)[1]
+        curve = fit(KerasTrainer(seeded, training_rows), training_rows, validation_rows, seeded.train)
         fresh.append([epoch.val_loss for epoch in curve.epochs])
-        once.append(fit_once(seeded, training, validation))
+        once.append(fit_once(seeded, training_rows, validation_rows))
     print(describe("a fresh order each epoch", np.array(fresh)))
     print(describe("fit(shuffle=True), seeded", np.array(once)))
 

@@ -1,19 +1,18 @@
 """One framework as it is, with each convention switched alone, and with all of them switched."""
 
-import argparse
+from pathlib import Path
 
-from ablation.plan import plan_alone
-from ablation.runs import add_arguments, train_kinds
+from ablation.plan import Framework, plan_alone
+from ablation.runs import AblationParams, train_kinds
+from stages.program.params import Params
 from stages.program.process import run_stage
 
 
-def main() -> None:
-    """Run the stage: arguments, read, do, write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--framework", choices=["pytorch", "keras"], required=True)
-    add_arguments(parser)
-    arguments = parser.parse_args()
-    train_kinds(plan_alone(arguments.framework), arguments)
+def main(
+    framework: Framework, params: Params, ablation_params: AblationParams, train: Path, validation: Path, curves: Path
+) -> None:
+    """Run the stage."""
+    train_kinds(plan_alone(framework), params, ablation_params.ablation, train, validation, curves)
 
 
 if __name__ == "__main__":

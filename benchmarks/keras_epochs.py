@@ -6,11 +6,12 @@ from benchmarks.epochs import Epoch, Framework
 from benchmarks.epochs import measure as measure_epochs
 from benchmarks.measure import Table
 from benchmarks.scale import Scale
-from stages.training.batches import shuffle_rows
-from stages.training.conventions import KERAS_PROGRAMS, resolve_adam
 from stages.program.params import Params
 from stages.ratings.table import Ratings
 from stages.train_keras import build_model, choose_engine, train_one_epoch
+
+# from stages.training.batches import shuffle_rows
+from stages.training.conventions import KERAS_PROGRAMS, resolve_adam
 
 
 def measure(scale: Scale, work: Path) -> list[Table]:

@@ -4,6 +4,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
+from stages.engines.flat_parameters import FlatParameters
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader, TensorDataset
@@ -12,13 +13,13 @@ from benchmarks.epochs import Epoch, Framework
 from benchmarks.epochs import measure as measure_epochs
 from benchmarks.measure import Table
 from benchmarks.scale import Scale
-from stages.training.batches import shuffle_rows
-from stages.training.conventions import resolve_adam
-from stages.training.conventions.torch_adam import make_adam
-from stages.engines.flat_parameters import FlatParameters
 from stages.program.params import Params
 from stages.ratings.table import Ratings
 from stages.train_torch import Tensors, build_model, train_one_epoch
+
+# from stages.training.batches import shuffle_rows
+from stages.training.conventions import resolve_adam
+from stages.training.conventions.torch_adam import make_adam
 
 
 def measure(scale: Scale, work: Path) -> list[Table]:

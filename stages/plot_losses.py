@@ -1,16 +1,15 @@
 """plot-losses: the loss curves as pictures, and what `dvc plots show` needs to draw them without a network."""
 
-import argparse
 from pathlib import Path
 
 import vl_convert
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from stages.program.files import write_text
-from stages.training.losses import LossCurve, read_baselines, read_curve
 from stages.pictures import GREY, KERAS, MSE_LABEL, PYTORCH, picture
+from stages.program.files import write_text
 from stages.program.process import run_stage
+from stages.training.losses import LossCurve, read_curve, read_validation_loss
 
 COLOURS = {"PyTorch": PYTORCH, "Keras": KERAS}
 
@@ -72,24 +71,26 @@ def write_vega_bundle(path: Path) -> None:
     write_text(path, f"(() => {{\n{bundle}\n}})();\n")
 
 
-def main() -> None:
-    """Run the stage: arguments, read, do, write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pytorch", type=Path, required=True, help="PyTorch's loss file")
-    parser.add_argument("--keras", type=Path, required=True, help="Keras's loss file")
-    parser.add_argument("--baselines", type=Path, required=True, help="the baselines' loss file")
-    parser.add_argument("--pytorch-plot", type=Path, required=True, help="to write")
-    parser.add_argument("--keras-plot", type=Path, required=True, help="to write")
-    parser.add_argument("--comparison-plot", type=Path, required=True, help="to write")
-    parser.add_argument("--vega", type=Path, required=True, help="the charts' JavaScript, to write")
-    arguments = parser.parse_args()
-
-    curves = {"PyTorch": read_curve(arguments.pytorch), "Keras": read_curve(arguments.keras)}
-    baselines = read_baselines(arguments.baselines)
-    plot_curves({"PyTorch": curves["PyTorch"]}, baselines, "PyTorch", arguments.pytorch_plot)
-    plot_curves({"Keras": curves["Keras"]}, baselines, "Keras", arguments.keras_plot)
-    plot_curves(curves, baselines, "The same network in PyTorch and in Keras", arguments.comparison_plot)
-    write_vega_bundle(arguments.vega)
+def main(
+    pytorch: Path,
+    keras: Path,
+    biases: Path,
+    global_mean: Path,
+    pytorch_plot: Path,
+    keras_plot: Path,
+    comparison_plot: Path,
+    vega: Path,
+) -> None:
+    """Run the stage: read, draw, write."""
+    curves = {"PyTorch": read_curve(pytorch), "Keras": read_curve(keras)}
+    baselines = {
+        "mean of all ratings": read_validation_loss(global_mean),
+        "user + book bias": read_validation_loss(biases),
+    }
+    plot_curves({"PyTorch": curves["PyTorch"]}, baselines, "PyTorch", pytorch_plot)
+    plot_curves({"Keras": curves["Keras"]}, baselines, "Keras", keras_plot)
+    plot_curves(curves, baselines, "The same network in PyTorch and in Keras", comparison_plot)
+    write_vega_bundle(vega)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """prepare-ratings: from a ratings file of any origin to one checked table with users and books numbered from 0."""
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from stages.program.params import Prepare, load_params, shorten
-from stages.program.process import StageError, run_stage
-from stages.ratings.table import Ratings, write_ratings, write_table
+from stages.program.errors import StageError, shorten
+from stages.program.params import Params, Prepare
+from stages.program.process import run_stage
 from stages.ratings.source import Ids, Source, Texts, read_source
+from stages.ratings.table import Ratings, write_ratings, write_table
 
 MOST_GAPS = 4
 """Ids up to this many times the number of rows are numbered through a table of all ids, which is several times as fast
@@ -175,22 +175,16 @@ def find_oddities(prepared: Prepared) -> list[str]:
     return oddities
 
 
-def main() -> None:
-    """Run the stage: arguments, read, do, write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--params", type=Path, required=True)
-    parser.add_argument("--ratings", type=Path, required=True, help="the table, to write")
-    parser.add_argument("--users", type=Path, required=True, help="the users' original ids by number, to write")
-    parser.add_argument("--books", type=Path, required=True, help="the books' original ids by number, to write")
-    arguments = parser.parse_args()
-    settings = load_params(arguments.params).prepare
+def main(params: Params, ratings: Path, users: Path, books: Path) -> None:
+    """Run the stage: read, check, number, write; `users` and `books` keep the original ids by number."""
+    settings = params.prepare
 
     source = read_source(Path(settings.ratings), settings.columns, settings.rating_scale)
     prepared = prepare(source, settings)
 
-    write_ratings(prepared.ratings, arguments.ratings)
-    write_table(pa.table({"user_id": prepared.user_ids}), arguments.users)
-    write_table(pa.table({"book_id": prepared.book_ids}), arguments.books)
+    write_ratings(prepared.ratings, ratings)
+    write_table(pa.table({"user_id": prepared.user_ids}), users)
+    write_table(pa.table({"book_id": prepared.book_ids}), books)
     print(report(settings.ratings, prepared))
 
 

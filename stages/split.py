@@ -1,13 +1,13 @@
 """split: ratings to train on, to choose by (validation) and to judge by (test), drawn at random."""
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.program.params import Split, load_params
-from stages.program.process import StageError, run_stage
+from stages.program.errors import StageError
+from stages.program.params import Params, Split
+from stages.program.process import run_stage
 from stages.ratings.table import Ratings, read_ratings, write_ratings
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
@@ -50,25 +50,33 @@ def _only_rows(ids: NDArray[np.int32], held_out: NDArray[np.intp]) -> NDArray[np
     return rows
 
 
-def main() -> None:
-    """Run the stage: arguments, read, do, write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--params", type=Path, required=True)
-    parser.add_argument("--ratings", type=Path, required=True, help="the table to split")
-    parser.add_argument("--train", type=Path, required=True, help="to write")
-    parser.add_argument("--validation", type=Path, required=True, help="to write")
-    parser.add_argument("--test", type=Path, required=True, help="to write")
-    arguments = parser.parse_args()
-    settings = load_params(arguments.params).split
+def warn_of_small_parts(part: NDArray[np.int8], settings: Split) -> list[str]:
+    """A warning for each part that rows kept in train leave under half of what was asked for."""
+    warnings = []
+    for value, name in ((VALIDATION, "validation"), (TEST, "test")):
+        asked, left = getattr(settings, name), float((part == value).mean())
+        if left < asked / 2:
+            warnings.append(
+                f"warning: split.{name} is {100 * left:.1f} % of the ratings where {100 * asked:.1f} % were asked for: "
+                "the other rows are their user's or book's only ones"
+            )
+    return warnings
 
-    ratings = read_ratings(arguments.ratings)
-    part, kept = assign_parts(ratings, settings)
 
-    for value, path in ((TRAIN, arguments.train), (VALIDATION, arguments.validation), (TEST, arguments.test)):
-        write_ratings(ratings[np.flatnonzero(part == value)], path)  # half the time of a mask
-    train, validation, test = np.bincount(part, minlength=3)
-    print(f"{train:,} ratings to train on, {validation:,} for validation, {test:,} for the test")
+def main(params: Params, ratings: Path, train: Path, validation: Path, test: Path) -> None:
+    """Run the stage: read, draw, write."""
+    table = read_ratings(ratings)
+    part, kept = assign_parts(table, params.split)
+
+    for value, path in ((TRAIN, train), (VALIDATION, validation), (TEST, test)):
+        write_ratings(table[np.flatnonzero(part == value)], path)  # half the time of a mask
+    counts = np.bincount(part, minlength=3)
+    print(
+        f"{counts[TRAIN]:,} ratings to train on, {counts[VALIDATION]:,} for validation, {counts[TEST]:,} for the test"
+    )
     print(f"  {kept:,} rows stayed in train so that their user and book have one there")
+    for warning in warn_of_small_parts(part, params.split):
+        print(warning)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,14 @@
 """train-baselines: what two averages predict, for a network to beat."""
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.training.losses import write_json
 from stages.program.process import run_stage
 from stages.ratings.table import Ratings, read_ratings
+from stages.training.losses import write_json
 
 DAMPING = 5
 """A bias counts as if its user or book had this many further ratings at the mean."""
@@ -50,28 +49,21 @@ def mean_squared_error(predictions: NDArray[np.float64] | float, ratings: Rating
     return float(np.mean((predictions - ratings.stars.astype(np.float64)) ** 2))
 
 
-def main() -> None:
-    """Run the stage: arguments, read, do, write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--train", type=Path, required=True)
-    parser.add_argument("--validation", type=Path, required=True)
-    parser.add_argument("--test", type=Path, required=True)
-    parser.add_argument("--losses", type=Path, required=True, help="to write")
-    arguments = parser.parse_args()
-
+def main(train: Path, validation: Path, test: Path, biases: Path, global_mean: Path) -> None:
+    """Run the stage: read, fit, judge, write."""
     parts = {
-        "train_loss": read_ratings(arguments.train),
-        "val_loss": read_ratings(arguments.validation),
-        "test_loss": read_ratings(arguments.test),
+        "train_loss": read_ratings(train),
+        "val_loss": read_ratings(validation),
+        "test_loss": read_ratings(test),
     }
-    biases = fit_biases(parts["train_loss"])
-    losses = {
-        "global_mean": {name: mean_squared_error(biases.mean, part) for name, part in parts.items()},
-        "biases": {name: mean_squared_error(biases.predict(part), part) for name, part in parts.items()},
-    }
-    write_json(arguments.losses, losses)
-    for name, values in losses.items():
-        print(f"{name.replace('_', ' '):<12}" + "".join(f"  {key} {value:.4f}" for key, value in values.items()))
+    fitted = fit_biases(parts["train_loss"])
+    of_mean = {name: mean_squared_error(fitted.mean, part) for name, part in parts.items()}
+    of_biases = {name: mean_squared_error(fitted.predict(part), part) for name, part in parts.items()}
+
+    write_json(global_mean, of_mean)
+    write_json(biases, of_biases)
+    for label, losses in (("global mean", of_mean), ("biases", of_biases)):
+        print(f"{label:<12}" + "".join(f"  {name} {loss:.4f}" for name, loss in losses.items()))
 
 
 if __name__ == "__main__":

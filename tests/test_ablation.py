@@ -15,22 +15,14 @@ import pandas as pd
 import pytest
 
 from ablation.curves import Curves
-from ablation.effects import Effects, find_effects, rank_conventions, share_of, to_table
+from ablation.effects import to_table
+from ablation.estimates import Effects, find_effects, rank_conventions, share_of
 from ablation.plan import CONVENTIONS, Framework, plan_alone, plan_path
-from ablation.runs import CODE, code_files
+from ablation.runs import STAGE, code_files
 from stages.training.losses import Epoch, LossCurve
-from tests.conftest import (
-    Start,
-    copy_project,
-    dvc,
-    edit_params,
-    is_running,
-    processor_seconds,
-    run,
-    stages_run,
-    wait_until,
-)
-from tests.test_dvc_yaml import imported_files
+from tests.processes import Start, is_running, processor_seconds, wait_until
+from tests.project import copy_project, dvc, edit_params, run, stages_run
+from tests.test_dvc_yaml import imported_files, is_only_a_docstring
 
 ORDER = sorted(CONVENTIONS)
 SEEDS = 3
@@ -63,13 +55,11 @@ def test_each_convention_is_switched_alone(framework: str, own: str, other: str)
 
 @pytest.mark.parametrize("framework", ["pytorch", "keras"])
 def test_a_finished_training_is_kept_under_the_code_that_made_it(framework: Framework) -> None:
-    """All modules count but those that move no number: settings, files, reports."""
-    (trainer,) = [name for name in CODE[framework] if name.startswith("stages/train_")]
-    needed = imported_files(trainer.removesuffix(".py").replace("/", "."))
-    idle = ("__init__", "files", "params", "program")
+    needed = imported_files(f"stages.{STAGE[framework].replace('-', '_')}")
 
     counted = {str(file) for file in code_files(framework)}
-    assert {name for name in needed - counted if Path(name).stem not in idle} == set()
+    assert {name for name in needed - counted if not is_only_a_docstring(name)} == set()
+    assert "stages/pictures.py" not in counted
 
 
 def test_the_path_switches_one_more_at_each_step() -> None:
@@ -188,7 +178,7 @@ def test_an_interrupted_ablation_goes_on_where_it_stopped(project: Path, tmp_pat
 
 
 def test_the_cost_of_one_order_is_measured(project: Path) -> None:
-    output = run(project, sys.executable, "-m", "ablation.shuffle", "--seeds", "2").stdout
+    output = run(project, sys.executable, "-m", "ablation.shuffle", "--params", "params.yaml", "--seeds", "2").stdout
 
     rows = re.findall(
         r"^(a fresh order each epoch|fit\(shuffle=True\), seeded) +[\d.]+ ± [\d.]+$", output, re.MULTILINE

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks.measure import Spread, Table, ratio, take_turns
-from tests.conftest import ROOT
+from tests.project import ROOT
 
 
 @pytest.fixture(scope="module")

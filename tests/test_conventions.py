@@ -10,15 +10,14 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import kstest
 
-from stages.training.conventions import AdamConventions, Program, Side, own_adam, resolve_adam
-from stages.training.conventions.torch_adam import Adam, ConventionalAdam, make_adam
-from stages.training.conventions.weights import draw_initial_weights
-from stages.engines.flat_parameters import FlatParameters
 from stages.program.params import Params, Precision
 from stages.ratings.table import Ratings
 from stages.train_torch import build_model
+from stages.training.conventions import AdamConventions, Program, Side, own_adam, resolve_adam
+from stages.training.conventions.torch_adam import AdamByConventions
+from stages.training.conventions.weights import draw_initial_weights
 from tests.adam_reference import GRADIENTS, LEARNING_RATE, ROWS, START, reference_adam
-from tests.conftest import change, simulate
+from tests.data import change, simulate
 
 EMBEDDING = {"torch": ("norm", (0, 1)), "keras": ("uniform", (-0.05, 0.1))}
 SIDES: tuple[Side, Side] = ("torch", "keras")
@@ -89,41 +88,33 @@ def test_native_leaves_the_framework_its_own_weights(params: Params) -> None:
     assert [weights.book_embedding, weights.user_embedding, weights.kernels, weights.biases] == [None] * 4
 
 
-def step_pytorch(make: Callable[[FlatParameters], Adam]) -> NDArray[np.float64]:
+def step_pytorch(
+    make: Callable[[list[torch.nn.Parameter]], AdamByConventions | torch.optim.Optimizer], sparse: bool = False
+) -> NDArray[np.float64]:
     """The table after some steps of Adam in PyTorch, on rows that repeat within a batch."""
-    embedding = torch.nn.Embedding(4, 3, dtype=torch.float64)
+    embedding = torch.nn.Embedding(4, 3, sparse=sparse, dtype=torch.float64)
     embedding.weight.data.copy_(torch.from_numpy(START))
-    parameters = FlatParameters([embedding], [])
-    optimizer = make(parameters)
+    optimizer = make([*embedding.parameters()])
     for batch, gradients in zip(ROWS, GRADIENTS, strict=True):
-        rows = torch.from_numpy(batch)[:, None]
-        optimizer.step(rows, torch.from_numpy(gradients).view(len(rows), -1))
+        optimizer.zero_grad()
+        (embedding(torch.from_numpy(batch)) * torch.from_numpy(gradients)).sum().backward()
+        optimizer.step()
     return embedding.weight.detach().numpy()
 
 
 def test_pytorchs_own_adam_is_what_its_conventions_say() -> None:
     """PyTorch alone, as its users write it."""
-    embedding = torch.nn.Embedding(4, 3, dtype=torch.float64)
-    embedding.weight.data.copy_(torch.from_numpy(START))
-    optimizer = torch.optim.Adam(embedding.parameters(), LEARNING_RATE)
-    for batch, gradients in zip(ROWS, GRADIENTS, strict=True):
-        optimizer.zero_grad()
-        (embedding(torch.from_numpy(batch)) * torch.from_numpy(gradients)).sum().backward()
-        optimizer.step()
+    found = step_pytorch(partial(torch.optim.Adam, lr=LEARNING_RATE))
 
-    expected = reference_adam(own_adam("pytorch", "float64"))
-    np.testing.assert_allclose(embedding.weight.detach().numpy(), expected, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(found, reference_adam(own_adam("pytorch", "float64")), rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("conventions", ALL_ADAMS, ids=str)
 def test_adam_in_pytorch_follows_any_mixture_of_conventions(conventions: AdamConventions) -> None:
-    makes: list[Callable[[FlatParameters], Adam]] = [
-        partial(ConventionalAdam, learning_rate=LEARNING_RATE, conventions=conventions)
-    ]
-    if conventions == own_adam("pytorch", "float64"):
-        makes.append(partial(make_adam, learning_rate=LEARNING_RATE, conventions=conventions))
-    for make in makes:
-        np.testing.assert_allclose(step_pytorch(make), reference_adam(conventions), rtol=0, atol=1e-14)
+    make = partial(AdamByConventions, learning_rate=LEARNING_RATE, conventions=conventions)
+    found = step_pytorch(make, sparse=conventions.repeated_rows == "keras")
+
+    np.testing.assert_allclose(found, reference_adam(conventions), rtol=0, atol=1e-14)
 
 
 def test_the_reference_tells_all_mixtures_apart() -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, copy_project, run
+from tests.project import ROOT, copy_project, run
 
 DOCUMENTS = sorted(path.relative_to(ROOT) for path in ROOT.glob("**/*.md") if not path.is_relative_to(ROOT / ".venv"))
+TRUST = (ROOT / "docs" / "trust.md").read_text(encoding="utf-8")
 FINDINGS = re.findall(
     r"### (\d\. [^\n]+)\n.*?```python\n(.*?)```\n\n```text\n(.*?)```",
     (ROOT / "docs" / "why-the-curves-differ.md").read_text(encoding="utf-8"),
@@ -51,14 +52,28 @@ def test_links_lead_somewhere(document: Path) -> None:
             assert anchor in {slug(heading) for heading in headings}, target
 
 
+def test_the_page_of_trust_names_tests_that_are_there() -> None:
+    named = re.findall(
+        r"`(?:(test_\w+\.py|…)::)?(test_\w+)((?:\[[^\]]+\])?)`|`(\[[^\]]+\])`", TRUST.partition("\n|")[2]
+    )
+    file = test = ""
+    for of_file, of_test, case, further_case in named:
+        file, test = of_file.replace("…", file) or file, of_test or test
+        source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob(file))
+        assert f"def {test}(" in source, f"{file}::{test}"
+        name = (case or further_case).strip("[]")
+        assert f'"{name}"' in source or not name, f"{file}::{test}[{name}]"
+    assert len(named) > 50
+
+
 def commands(section: str) -> str:
-    """The commands of a section of the README."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    """The commands of a section of the page for teams."""
+    text = (ROOT / "docs" / "team.md").read_text(encoding="utf-8")
     body = text.split(f"\n## {section}\n")[1].split("\n## ")[0]
     return "".join(re.findall(r"```bash\n(.*?)```", body, flags=re.DOTALL))
 
 
-def test_the_readmes_commands_work_as_written(tmp_path: Path) -> None:
+def test_the_teams_commands_work_as_written(tmp_path: Path) -> None:
     """Branches, experiments, a remote and a merge, one after the other, on ratings few enough to train on at once."""
     project = copy_project(tmp_path / "project")
     sample = project / "data" / "sample.csv"
@@ -67,7 +82,7 @@ def test_the_readmes_commands_work_as_written(tmp_path: Path) -> None:
     remote = tmp_path / "ratings-storage"
 
     for section in ("Comparing branches", "Experiments", "A remote", "A merge that conflicts"):
-        script = commands(section).replace("/tmp/ratings-storage", str(remote))  # noqa: S108, the README's own
+        script = commands(section).replace("/tmp/ratings-storage", str(remote))  # noqa: S108, the page's own
         if section == "A remote":
             run(project, "bash", "-ec", "git restore . && git switch --quiet main && dvc checkout --quiet")
         if section == "A merge that conflicts":

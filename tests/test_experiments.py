@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.conftest import dvc, read_outputs, run, stages_run
+from tests.project import dvc, read_outputs, run, stages_run
 
 
 def read_curve(project: Path) -> list[dict[str, float]]:

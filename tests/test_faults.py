@@ -14,21 +14,18 @@ from signal import SIGINT, SIGKILL
 
 import pytest
 
-from tests.conftest import (
+from tests.processes import Running, Start, is_running, wait_until
+from tests.project import (
     OUTPUTS,
     STAGES,
-    Running,
-    Start,
     dvc,
     edit_params,
     forget_results,
-    is_running,
     leftovers,
     read_outputs,
     read_results,
     run,
     stage_command,
-    wait_until,
 )
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's processes, limits and mounts")

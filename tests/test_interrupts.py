@@ -9,19 +9,8 @@ from signal import SIGINT, SIGTERM, Signals
 
 import pytest
 
-from tests.conftest import (
-    STAGES,
-    Running,
-    Start,
-    dvc,
-    edit_params,
-    is_running,
-    leftovers,
-    read_outputs,
-    read_results,
-    stage_command,
-    wait_until,
-)
+from tests.processes import Running, Start, is_running, wait_until
+from tests.project import STAGES, dvc, edit_params, leftovers, read_outputs, read_results, stage_command
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through Linux's /proc")
 

@@ -9,12 +9,14 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import kstest
 
-from stages.training.conventions import KERAS_PROGRAMS, AdamConventions, own_adam
-from stages.training.conventions.keras_adam import ConventionalAdam, SparseEmbedding, make_adam
+from stages.engines.keras import configure, set_precision
 from stages.program.params import Params, Precision
-from stages.train_keras import build_model, choose_engine, set_precision
+from stages.train_keras import build_model
+from stages.training.conventions import KERAS_PROGRAMS, AdamConventions, own_adam
+from stages.training.conventions.keras_adam import AdamByConventions, SparseEmbedding, make_adam
 from tests.adam_reference import GRADIENTS, LEARNING_RATE, ROWS, START, reference_adam
-from tests.conftest import ROOT, change, run, simulate
+from tests.data import change, simulate
+from tests.project import ROOT, run
 from tests.test_conventions import ALL_ADAMS, EMBEDDING, assert_uniform, dense_limit
 
 BACKEND = keras.backend.backend()
@@ -23,7 +25,7 @@ BACKEND = keras.backend.backend()
 @pytest.fixture(scope="module", autouse=True)
 def engine(params: Params) -> None:
     """The same threads as a stage's, set before the first tensor."""
-    choose_engine(change(params, keras={"backend": BACKEND}))
+    configure(change(params, keras={"backend": BACKEND}))
 
 
 def test_keras_own_weights_have_the_distribution_of_its_convention(params: Params) -> None:
@@ -57,7 +59,7 @@ def test_keras_own_adam_is_what_its_conventions_say(precision: Precision, tolera
     set_precision(precision)
     own = own_adam(KERAS_PROGRAMS[BACKEND], precision)
     optimizer = make_adam(LEARNING_RATE, own)
-    assert not isinstance(optimizer, ConventionalAdam)
+    assert not isinstance(optimizer, AdamByConventions)
 
     start = np.zeros_like(START)  # float32 is fine enough around zero to tell how β was rounded
     found, expected = step_keras(optimizer, sparse=False, start=start), reference_adam(own, start)
@@ -69,7 +71,7 @@ def test_keras_own_adam_is_what_its_conventions_say(precision: Precision, tolera
 @pytest.mark.parametrize("conventions", ALL_ADAMS, ids=str)
 def test_adam_in_keras_follows_any_mixture_of_conventions(conventions: AdamConventions) -> None:
     set_precision("float64")
-    optimizer = ConventionalAdam(LEARNING_RATE, conventions)
+    optimizer = AdamByConventions(LEARNING_RATE, conventions)
 
     np.testing.assert_allclose(
         step_keras(optimizer, sparse=conventions.repeated_rows == "keras"),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.conftest import commit, dvc, edit_params, run, stages_run
+from tests.project import commit, dvc, edit_params, run, stages_run
 
 
 def test_a_merge_of_two_branches_that_both_retrained(small: Path) -> None:

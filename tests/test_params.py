@@ -1,7 +1,6 @@
 """Parameters, right and wrong: what is taken, what is refused, and in which words."""
 
 import contextlib
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from stages.program.params import Params, load_params, shorten, suggest
-from stages.program.process import StageError
-from tests.conftest import ROOT, change
+from stages.program.errors import StageError, shorten, suggest
+from stages.program.params import Params, load_params
+from tests.data import change
+from tests.project import ROOT
 
 PROJECT = (ROOT / "params.yaml").read_text(encoding="utf-8")
 
@@ -213,12 +213,6 @@ def test_refuses_a_file_that_is_no_text(tmp_path: Path) -> None:
     assert "Is a directory" in refusal(tmp_path)
     (tmp_path / "params.yaml").write_bytes(b"train: \xff\n")
     assert "params.yaml is not in UTF-8" in refusal(tmp_path / "params.yaml")
-
-
-def test_refuses_a_backend_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    message = refusal(edit(tmp_path, "train.epochs", "5"))
-    assert message == "params.yaml: keras: backend tensorflow is not installed; run: pip install -r requirements.txt"
 
 
 def test_names_all_that_is_wrong_a_line_each(tmp_path: Path) -> None:

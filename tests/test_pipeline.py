@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import ROOT, STAGES, commit, copy_project, dvc, edit_params, read_outputs, run, stages_run
+from tests.project import ROOT, STAGES, commit, copy_project, dvc, edit_params, read_outputs, run, stages_run
 
 
 @pytest.fixture(scope="module")

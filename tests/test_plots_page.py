@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stages.plot_losses import write_vega_bundle
-from tests.conftest import ROOT, commit, dvc, run
+from tests.project import ROOT, commit, dvc, run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 TORCH, KERAS = "#D55E00", "#0072B2"

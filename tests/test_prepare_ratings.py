@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.program.params import Prepare
-from stages.program.process import StageError
-from stages.ratings.table import Ratings
-from stages.ratings.source import Source, Texts
 from stages.prepare_ratings import MOST_GAPS, Prepared, enough_ratings, find_oddities, number_ids, order_pairs, prepare
-from tests.conftest import ROOT
+from stages.program.errors import StageError
+from stages.program.params import Prepare
+from stages.ratings.source import Source, Texts
+from stages.ratings.table import Ratings
+from tests.project import ROOT
 
 Row = tuple[Any, Any, float]
 RULES = ("last", "first", "mean")

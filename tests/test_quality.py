@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from benchmarks.quality import change_params, draw, read_settings
-from tests.conftest import ROOT
+from tests.project import ROOT
 
 
 def test_the_accurate_settings_are_valid_ones() -> None:

@@ -16,19 +16,9 @@ from cheroot.wsgi import Server
 from moto.server import ThreadedMotoServer
 from wsgidav.wsgidav_app import WsgiDAVApp
 
-from tests.conftest import (
-    GOODBOOKS,
-    ROOT,
-    Start,
-    commit,
-    dvc,
-    edit_params,
-    needs_goodbooks,
-    read_results,
-    run,
-    stages_run,
-    wait_until,
-)
+from tests.data import GOODBOOKS, needs_goodbooks
+from tests.processes import Start, wait_until
+from tests.project import ROOT, commit, dvc, edit_params, read_results, run, stages_run
 
 GOODBOOKS_SHA256 = "c5d10afdaef938a5b9a7feb200dd5027d410a7d9ff1bf518340233b7f0f8455e"
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:" + os.environ["PATH"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import OUTPUTS, STAGES, read_outputs, stage_command
+from tests.project import OUTPUTS, STAGES, read_outputs, stage_command
 
 TABLE_STAGES = ["prepare-ratings", "split", "train-baselines"]
 

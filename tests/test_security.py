@@ -8,7 +8,7 @@ import pytest
 import safetensors.numpy
 import yaml
 
-from tests.conftest import OUTPUTS, dvc, read_outputs, run, stage_command, stages_run
+from tests.project import OUTPUTS, dvc, read_outputs, run, stage_command, stages_run
 
 WEIRD_NAMES = [
     "with spaces.csv",

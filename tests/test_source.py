@@ -17,8 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from stages.program.errors import StageError
 from stages.program.params import Columns
-from stages.program.process import StageError
 from stages.ratings.source import LONGEST_LINE, Ids, Texts, read_source
 
 COLUMNS = Columns(user="user_id", book="book_id", rating="rating")

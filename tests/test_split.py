@@ -1,5 +1,6 @@
 """split: a partition of the rows that leaves every user and book something to train on."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -9,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages import split
+from stages.program.errors import StageError
 from stages.program.params import Params, Split
-from stages.program.process import StageError
+from stages.program.process import parse_arguments
 from stages.ratings.table import Ratings, read_ratings, write_ratings
 from stages.split import TEST, TRAIN, VALIDATION, assign_parts
-from tests.conftest import ROOT, simulate
+from tests.data import simulate
+from tests.project import ROOT
 
 quick = settings(deadline=None, derandomize=True, max_examples=150)
 
@@ -119,7 +122,7 @@ def run_stage(folder: Path, monkeypatch: pytest.MonkeyPatch, ratings: Path) -> l
     arguments = [f"--params={ROOT / 'params.yaml'}", f"--ratings={ratings}"]
     arguments += [f"--{name}={path}" for name, path in zip(PARTS, outputs, strict=True)]
     monkeypatch.setattr(sys, "argv", ["split", *arguments])
-    split.main()
+    split.main(**parse_arguments(split.main))
     return outputs
 
 
@@ -139,6 +142,28 @@ def test_the_stage_writes_the_same_bytes_again_and_no_row_twice(
     assert f"{train:,} ratings to train on, {validation:,} for validation, {test:,} for the test\n" in said
     kept = 2 * round(len(ratings) * 0.1) - validation - test
     assert f"  {kept:,} rows stayed in train so that their user and book have one there\n" in said
+
+
+def test_says_when_a_part_falls_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Most users with one rating only, as in BookCrossing."""
+    busy = [(user, book) for user in range(20) for book in range(20)]
+    write_ratings(make_ratings(busy + [(user, 0) for user in range(20, 3000)]), tmp_path / "ratings.parquet")
+    run_stage(tmp_path, monkeypatch, tmp_path / "ratings.parquet")
+
+    said = capsys.readouterr().out
+    for name in ("validation", "test"):
+        assert re.search(rf"warning: split\.{name} is [12]\.\d % of the ratings where 10\.0 % were asked for", said)
+
+
+def test_says_nothing_where_the_parts_are_as_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_ratings(simulate(users=50, books=40, rows=1000), tmp_path / "ratings.parquet")
+    run_stage(tmp_path, monkeypatch, tmp_path / "ratings.parquet")
+
+    assert "warning" not in capsys.readouterr().out
 
 
 def test_the_stage_refuses_a_table_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,26 +8,27 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
-from torch.nn.functional import mse_loss
 
-from stages import train_keras, train_torch
-from stages.training.batches import shuffle_rows
-from stages.training.losses import LossCurve
-from stages.program.params import Params
-from stages.program.process import StageError
-from stages.ratings.table import Ratings, read_ratings, write_ratings
-from stages.ratings.source import read_source
+from stages.engines.torch import choose_device
 from stages.prepare_ratings import prepare
+from stages.program.errors import StageError
+from stages.program.params import Params
+from stages.ratings.source import read_source
+from stages.ratings.table import Ratings, read_ratings, write_ratings
 from stages.split import TEST, TRAIN, VALIDATION, assign_parts
 from stages.train_baselines import fit_biases, mean_squared_error
-from tests.conftest import GOODBOOKS, ROOT, change, needs_goodbooks, simulate
+from stages.train_keras import KerasTrainer
+from stages.train_torch import TorchTrainer
+from stages.training.fit import fit, shuffle_rows
+from stages.training.losses import LossCurve
+from tests.data import GOODBOOKS, change, needs_goodbooks, simulate
+from tests.project import ROOT
 
 Parts = tuple[Ratings, Ratings, Ratings]
 Weights = list[NDArray[np.floating]]
 SIDES = ("torch", "keras")
-TRAINERS: list[Any] = [train_torch, train_keras]
+TRAINERS: list[Any] = [TorchTrainer, KerasTrainer]
 
 
 def follow(params: Params, side: str, **train: object) -> Params:
@@ -43,13 +44,19 @@ def split_file(path: Path, params: Params) -> Parts:
     return ratings[part == TRAIN], ratings[part == VALIDATION], ratings[part == TEST]
 
 
-def train_both(params: Params, training: Ratings, validation: Ratings) -> tuple[tuple[LossCurve, Weights], ...]:
-    """Each framework's loss curve and weights, in Keras's layout."""
-    model, torch_curve = train_torch.train(params, training, validation)
-    torch_weights = [weight.numpy() for weight in model.state_dict().values()]
-    transposed = [*torch_weights[:2], *(weight.T for weight in torch_weights[2:])]
-    keras_model, keras_curve = train_keras.train(params, training, validation)
-    return (torch_curve, transposed), (keras_curve, keras_model.get_weights())
+def train(make_trainer: Any, params: Params, training: Ratings, validation: Ratings) -> tuple[LossCurve, Weights]:
+    """The loss curve, and the kept weights in Keras's layout."""
+    trainer = make_trainer(params, training)
+    curve = fit(trainer, training, validation, params.train)
+    weights = trainer.get_weights()
+    if make_trainer is TorchTrainer:
+        weights = [*weights[:2], *(weight.T for weight in weights[2:])]
+    return curve, weights
+
+
+def train_both(params: Params, training: Ratings, validation: Ratings) -> list[tuple[LossCurve, Weights]]:
+    """What PyTorch and what Keras make of it."""
+    return [train(make_trainer, params, training, validation) for make_trainer in TRAINERS]
 
 
 def losses(curve: LossCurve) -> NDArray[np.float64]:
@@ -69,47 +76,15 @@ def test_float64_agrees_to_the_last_digits(params: Params, side: str) -> None:
         np.testing.assert_allclose(torch_weight, keras_weight, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("hidden_units", [[128, 32], [32], [1], []], ids=str)
-def test_the_fast_pytorch_trainer_is_the_plain_loop(params: Params, parts: Parts, hidden_units: list[int]) -> None:
-    """Autograd through the module, and PyTorch's own optimiser: what a tutorial would write."""
-    training = parts[0]
-    batch_size = next(size for size in range(100, len(training)) if len(training) % size == 1)  # the last one's is 1
-    train = {"precision": "float64", "epochs": 2, "batch_size": batch_size}
-    settings = change(params, model={"hidden_units": hidden_units}, train=train)
-    plain = train_torch.build_model(settings, training)
-    optimizer = torch.optim.Adam(plain.parameters(), settings.train.learning_rate)
-    means = []
-    for epoch in range(1, 3):
-        batches = torch.from_numpy(shuffle_rows(len(training), settings.train.seed, epoch)).split(
-            settings.train.batch_size
-        )
-        total = 0.0
-        for rows in batches:
-            books, users = (torch.from_numpy(column).long()[rows] for column in (training.books, training.users))
-            optimizer.zero_grad()
-            loss = mse_loss(plain(books, users), torch.from_numpy(training.stars).double()[rows])
-            loss.backward()
-            optimizer.step()
-            total += loss.item() * len(rows)
-        means.append(total / len(training))
-
-    fast, curve = train_torch.train(settings, training, parts[1])
-    assert curve.best.epoch == 2, "an earlier epoch's weights were kept: this compares nothing"
-    np.testing.assert_allclose(losses(curve)[:, 0], means, rtol=0, atol=1e-13)
-    for name, weight in plain.state_dict().items():
-        np.testing.assert_allclose(fast.state_dict()[name], weight, rtol=0, atol=1e-12, err_msg=name)
-
-
 @pytest.mark.parametrize("trainer", TRAINERS)
 def test_averaging_keeps_the_mean_and_leaves_the_training_alone(params: Params, parts: Parts, trainer: Any) -> None:
-    def train(**settings: object) -> tuple[Weights, LossCurve]:
-        model, curve = trainer.train(follow(params, "keras", precision="float64", **settings), parts[0], parts[1])
+    def weights_and_curve(**settings: object) -> tuple[Weights, LossCurve]:
+        curve, weights = train(trainer, follow(params, "keras", precision="float64", **settings), parts[0], parts[1])
         assert curve.best.epoch == len(curve.epochs), "an earlier epoch's weights were kept: this shows nothing"
-        weights = model.state_dict().values() if trainer is train_torch else model.get_weights()
-        return [np.asarray(weight) for weight in weights], curve
+        return weights, curve
 
-    one, two = train(epochs=1), train(epochs=2)
-    averaged = train(epochs=2, average_epochs=True)
+    one, two = weights_and_curve(epochs=1), weights_and_curve(epochs=2)
+    averaged = weights_and_curve(epochs=2, average_epochs=True)
 
     for first, second, mean in zip(one[0], two[0], averaged[0], strict=True):
         np.testing.assert_allclose(mean, (first + second) / 2, rtol=0, atol=1e-12)
@@ -168,12 +143,12 @@ def test_goodbooks_shows_the_gap_that_people_see(params: Params) -> None:
 def test_the_kept_weights_are_the_best_epochs(params: Params, parts: Parts, trainer: Any) -> None:
     training, validation, _ = parts
     chosen = change(params, train={"batch_size": 32, "epochs": 12, "learning_rate": 0.03})
-    model, curve = trainer.train(chosen, training, validation)
-    rows = train_torch.Tensors.of(validation, model) if trainer is train_torch else validation
+    trained = trainer(chosen, training)
+    curve = fit(trained, training, validation, chosen.train)
 
     assert curve.best.epoch < 12, "the last epoch must not be the best, or this shows nothing"
     assert curve.best.val_loss == min(epoch.val_loss for epoch in curve.epochs)
-    assert trainer.evaluate(model, rows) == pytest.approx(curve.best.val_loss, abs=1e-6)
+    assert trained.evaluate(validation) == pytest.approx(curve.best.val_loss, abs=1e-6)
 
 
 @pytest.mark.parametrize("trainer", TRAINERS)
@@ -181,7 +156,7 @@ def test_the_train_loss_is_the_mean_over_examples(params: Params, parts: Parts, 
     """Without learning, the train loss is the untrained network's loss, whatever the last batch's size."""
     training = parts[0]
     chosen = follow(params, "torch", batch_size=len(training) - 1, epochs=1, learning_rate=1e-12, precision="float64")
-    _, curve = trainer.train(chosen, training, training)
+    curve, _ = train(trainer, chosen, training, training)
 
     assert curve.epochs[0].train_loss == pytest.approx(curve.epochs[0].val_loss, rel=1e-9)
 
@@ -191,19 +166,19 @@ def test_a_loss_that_is_no_number_stops_the_training(params: Params, parts: Part
     chosen = change(params, train={"learning_rate": 1e30})
 
     with pytest.raises(StageError, match=r"epoch 1: .*step .*train\.learning_rate is too high"):
-        trainer.train(chosen, parts[0], parts[1])
+        train(trainer, chosen, parts[0], parts[1])
 
 
 @pytest.mark.parametrize("trainer", TRAINERS)
 def test_a_batch_larger_than_the_table_is_refused(params: Params, parts: Parts, trainer: Any) -> None:
 
     with pytest.raises(StageError, match=r"train\.batch_size is 100,000; there are only"):
-        trainer.train(change(params, train={"batch_size": 100_000}), parts[0], parts[1])
+        train(trainer, change(params, train={"batch_size": 100_000}), parts[0], parts[1])
 
 
 def test_a_device_that_is_not_here_is_refused() -> None:
     with pytest.raises(StageError, match=r"torch\.device is cuda:7, which isn't here"):
-        train_torch.choose_device("cuda:7")
+        choose_device("cuda:7")
 
 
 def test_each_epoch_has_its_own_order() -> None:
@@ -247,14 +222,13 @@ def test_the_settings_for_accuracy_agree_too(params: Params, parts: Parts, side:
     np.testing.assert_allclose(losses(torch_curve), losses(keras_curve), rtol=0, atol=1e-10)
     for torch_weight, keras_weight in zip(torch_weights, keras_weights, strict=True):
         np.testing.assert_allclose(torch_weight, keras_weight, rtol=0, atol=1e-9)
-    assert np.abs(losses(torch_curve) - losses(train_torch.train(plain, parts[0], parts[1])[1])).min() > 1e-6
+    assert np.abs(losses(torch_curve) - losses(train(TorchTrainer, plain, parts[0], parts[1])[0])).min() > 1e-6
 
 
 @pytest.mark.parametrize("trainer", TRAINERS)
 def test_the_output_bias_starts_at_the_mean_of_the_training_ratings(params: Params, parts: Parts, trainer: Any) -> None:
-    train_keras.choose_engine(params)
-    model = trainer.build_model(change(params, model={"output_bias": "mean"}), parts[0])
-    bias = model.layers[-1].bias.detach().numpy() if trainer is train_torch else model.layers[-1].get_weights()[1]
+    model = trainer(change(params, model={"output_bias": "mean"}), parts[0]).model
+    bias = model.dense[-1].bias.detach().numpy() if trainer is TorchTrainer else model.layers[-1].get_weights()[1]
 
     assert bias[0].item() == pytest.approx(parts[0].stars.mean())
 

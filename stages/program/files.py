@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stages.program.process import StageError, temporary_files
+from stages.program.errors import StageError
+from stages.program.process import temporary_files
 
 
 @contextmanager

@@ -1,10 +1,8 @@
 """params.yaml as typed, strict settings: what is unknown, missing or out of range is refused by name."""
 
-import difflib
-import importlib.util
 import re
 import reprlib
-from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
@@ -12,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 
-from stages.program.process import StageError
+from stages.program.errors import StageError, shorten, suggest
 
 AnySection = TypeVar("AnySection", bound="Section")
 Convention = Literal["native", "torch", "keras"]
@@ -22,9 +20,6 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Stars = Annotated[float, Field(ge=-1e6, le=1e6)]
 """A rating; float32, which keeps it, is exact to a tenth there."""
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-
-NAMES_LISTED = 20
-"""How many of the known names a message lists."""
 
 
 class Section(BaseModel):
@@ -94,6 +89,11 @@ class Model(Section):
     output_bias: Literal["convention", "mean"]
     """Where the output layer's bias starts: as `conventions.bias_init` says, or at the mean of the training ratings."""
 
+    @property
+    def layer_shapes(self) -> list[tuple[int, int]]:
+        """(fan_in, fan_out) of each dense layer, from the book's and the user's vector to the stars."""
+        return list(pairwise([2 * self.embedding_dim, *self.hidden_units, 1]))
+
 
 class Train(Section):
     """The training, the same in both frameworks."""
@@ -142,12 +142,6 @@ class Keras(Section):
     steps_per_execution: int = Field(ge=1, le=4096)
     """Batches that TensorFlow trains on between two returns to Python."""
 
-    @model_validator(mode="after")
-    def _backend_is_installed(self) -> Self:
-        if importlib.util.find_spec(self.backend) is None:
-            raise ValueError(f"backend {self.backend} is not installed; run: pip install -r requirements.txt")
-        return self
-
 
 class Params(Section):
     """The whole of params.yaml."""
@@ -161,22 +155,19 @@ class Params(Section):
     keras: Keras
 
 
-def load_params(path: Path) -> Params:
-    """Read and check params.yaml.
-
-    Every stage checks the whole file, so that a mistake in a later stage's section shows before the first one runs.
-    """
+def load_params(path: str | Path) -> Params:
+    """Read and check params.yaml: the whole file, so that a mistake in a later stage's section shows at once."""
     return load_settings(path, Params)
 
 
-def load_settings(path: Path, kind: type[AnySection]) -> AnySection:
+def load_settings(path: str | Path, kind: type[AnySection]) -> AnySection:
     """Read and check a file of settings.
 
     Raises:
         StageError: the file is missing, isn't YAML, or holds settings that aren't valid.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise StageError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -191,7 +182,7 @@ def load_settings(path: Path, kind: type[AnySection]) -> AnySection:
         raise StageError("\n".join(_explain(path, kind, problem) for problem in error.errors())) from error
 
 
-def _explain(path: Path, kind: type[Section], problem: ErrorDetails) -> str:
+def _explain(path: str | Path, kind: type[Section], problem: ErrorDetails) -> str:
     """One line: the key, what stands there, and what is allowed."""
     location = [part if (part := str(name)).isprintable() else repr(part) for name in problem["loc"]]
     key = ".".join(location)
@@ -215,18 +206,3 @@ def _suggest(kind: type[Section], location: list[str]) -> str:
     for part in location[:-1]:
         section = section.model_fields[part].annotation  # type: ignore[assignment]
     return suggest(location[-1], section.model_fields)
-
-
-def suggest(name: str, known: Iterable[str]) -> str:
-    """'did you mean …?' where a known name is near, and the first names that there are."""
-    names = list(known)
-    by_letters = {known_name.casefold(): known_name for known_name in names}
-    near = difflib.get_close_matches(name.casefold(), by_letters, n=1)
-    question = f"did you mean {by_letters[near[0]]!r}? " if near else ""
-    more = ", …" if len(names) > NAMES_LISTED else ""
-    return f"{question}known: {', '.join(shorten(repr(known_name)) for known_name in names[:NAMES_LISTED])}{more}"
-
-
-def shorten(text: str, longest: int = 40) -> str:
-    """The text's beginning where it is longer than a message can take."""
-    return text if len(text) <= longest else f"{text[: longest - 2]} …"

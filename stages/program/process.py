@@ -1,7 +1,9 @@
-"""How a stage's process runs: errors as messages for people, signals as an orderly end."""
+"""How a stage's process runs: arguments, errors as messages for people, signals as an orderly end."""
 
+import argparse
 import contextlib
 import functools
+import inspect
 import io
 import os
 import signal
@@ -10,28 +12,29 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
+from types import FrameType, TracebackType
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
-STARTERS_POLL = 0.2
+from stages.program.errors import StageError
+
+PARENT_POLL = 0.2
 """How often to look whether what started this process is still there, in seconds."""
 
 temporary_files: set[Path] = set()
 """What a signal's end removes first; `files.replacing` names its own here."""
 
 
-class StageError(Exception):
-    """What is wrong, where, and what to do about it: shown to the user as it is, without a traceback."""
+def run_stage(main: Callable[..., None]) -> NoReturn:
+    """Run a stage's `main` and end the process: status 0, 1 for what the user can mend, 128 + signal when stopped.
 
-
-def run_stage(main: Callable[[], None]) -> NoReturn:
-    """Run a stage's `main` and end the process: status 0, 1 for what the user can mend, 128 + signal when stopped."""
+    Its arguments come from the command line, as `parse_arguments` says.
+    """
     stop_on_signals()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # In a log, too, a line shows when it is written; a file's name is no reason to fail after all is done.
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     try:
-        main()
+        main(**parse_arguments(main))
     except StageError as error:
         _fail(str(error))
     except OSError as error:
@@ -41,6 +44,33 @@ def run_stage(main: Callable[[], None]) -> NoReturn:
             raise
         _fail("out of memory; a smaller train.batch_size or model would need less")
     sys.exit(0)
+
+
+def parse_arguments(main: Callable[..., None]) -> dict[str, Any]:
+    """The command line's arguments by name: each parameter of `main` is an option.
+
+    `train_rows: Path` is `--train-rows`, which must be there as it has no default. A Literal's values are its choices.
+    For a Section of settings the file that holds it is named, and is read.
+
+    Raises:
+        StageError: settings that aren't valid.
+    """
+    from stages.program.params import Section, load_settings  # not before signals are handled: it takes a while
+
+    parser = argparse.ArgumentParser(
+        description=sys.modules[main.__module__].__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name, parameter in inspect.signature(main).parameters.items():
+        kind, choices = parameter.annotation, None
+        if get_origin(kind) is Literal:
+            kind, choices = str, get_args(kind)
+        elif issubclass(kind, Section):
+            kind = functools.partial(load_settings, kind=kind)
+        required = parameter.default is parameter.empty
+        default = None if required else parameter.default
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=kind, choices=choices, required=required, default=default)
+    return vars(parser.parse_args())
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -57,13 +87,25 @@ def _fail(message: str) -> NoReturn:
     sys.exit(1)
 
 
+def explain_missing_packages() -> None:
+    """Let a package that isn't installed end this process with a sentence, wherever it is imported."""
+
+    def explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if isinstance(error, ModuleNotFoundError):
+            print(f"error: {error.name} isn't installed; run: pip install -r requirements.txt", file=sys.stderr)
+        else:
+            sys.__excepthook__(kind, error, trace)
+
+    sys.excepthook = explain
+
+
 def stop_on_signals() -> None:
     """End this process in order on Ctrl-C and SIGTERM, and when DVC, which has started it, ends."""
     for stopping in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(stopping) is not signal.SIG_IGN:
             signal.signal(stopping, _stop)
     if "DVC_STAGE" in os.environ:
-        end_with_starters()
+        end_with_parent()
 
 
 def _stop(received: int, frame: FrameType | None) -> NoReturn:
@@ -78,43 +120,22 @@ def _stop(received: int, frame: FrameType | None) -> NoReturn:
 
 
 @functools.cache  # asked for when a package loads and when its stage runs: one thread is enough
-def end_with_starters() -> None:
-    """Send this process SIGTERM when its parent ends, or on Linux DVC behind that: it would write behind DVC's back."""
+def end_with_parent() -> None:
+    """Send this process SIGTERM when its parent ends, which for a stage is DVC: it would write behind DVC's back."""
     if os.name != "posix":
         return
-    starters = _find_starters()
+    parent = os.getppid()
     try:
-        # DVC starts its stages in its own process group: a starter elsewhere is who adopts orphans.
-        adopted = os.getpgid(starters[-1]) != os.getpgrp()
+        # DVC starts its stages in its own process group: a parent elsewhere is who adopts orphans.
+        adopted = os.getpgid(parent) != os.getpgrp()
     except ProcessLookupError:
         adopted = True
     if adopted:
         os.kill(os.getpid(), signal.SIGTERM)
 
     def watch() -> None:
-        while _lead_here(starters):
-            time.sleep(STARTERS_POLL)
+        while os.getppid() == parent:
+            time.sleep(PARENT_POLL)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _find_starters() -> list[int]:
-    """The processes that led to this one, from its parent up to DVC: some shells wait for the command that they run."""
-    pids = [os.getppid()]
-    with contextlib.suppress(OSError):  # it has just ended, or this system has no /proc
-        while b"\0DVC_STAGE=" in b"\0" + Path(f"/proc/{pids[-1]}/environ").read_bytes():
-            pids.append(_parent_of(pids[-1]))
-    return pids
-
-
-def _lead_here(starters: list[int]) -> bool:
-    """Whether each of the processes is still the parent of the one before it."""
-    try:
-        return [os.getppid(), *map(_parent_of, starters[:-1])] == starters
-    except OSError:  # one has just ended, or too many files are open: the next look will tell
-        return True
-
-
-def _parent_of(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])

@@ -22,8 +22,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from stages.program.params import Columns, shorten, suggest
-from stages.program.process import StageError
+from stages.program.errors import StageError, shorten, suggest
+from stages.program.params import Columns
 
 LONGEST_LINE = csv.field_size_limit()
 """In characters. No ratings line is near it; a file without line ends is far beyond."""

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from stages.program.errors import StageError
 from stages.program.files import replacing
-from stages.program.process import StageError
 
 SCHEMA = pa.schema(
     [pa.field("user", pa.int32(), False), pa.field("book", pa.int32(), False), pa.field("rating", pa.float32(), False)]

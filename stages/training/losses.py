@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from stages.program.errors import StageError
 from stages.program.files import write_text
-from stages.program.process import StageError
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def diverged(epoch: int, what: str) -> StageError:
     return StageError(f"epoch {epoch}: {what}; most likely train.learning_rate is too high")
 
 
-def write_curve(path: Path, framework: str, curve: LossCurve, test_loss: float) -> None:
+def write_curve(path: Path, curve: LossCurve, test_loss: float) -> None:
     """Write the best epoch's losses (DVC's metrics) and the curve (DVC's plot)."""
     headline = {
         "best_epoch": curve.best.epoch,
@@ -87,7 +87,7 @@ def write_curve(path: Path, framework: str, curve: LossCurve, test_loss: float) 
         "val_loss": curve.best.val_loss,
         "test_loss": test_loss,
     }
-    write_json(path, {framework: headline, "curve": curve.to_json()})
+    write_json(path, {**headline, "curve": curve.to_json()})
 
 
 def read_curve(path: Path) -> LossCurve:
@@ -103,18 +103,16 @@ def read_curve(path: Path) -> LossCurve:
         raise StageError(f"{path} holds no loss curve; run: dvc repro") from error
 
 
-def read_baselines(path: Path) -> dict[str, float]:
-    """The `val_loss` of each baseline, by the name that it has in pictures.
+def read_validation_loss(path: Path) -> float:
+    """The headline `val_loss` of a loss file.
 
     Raises:
-        StageError: the file is missing or isn't the baselines' loss file.
+        StageError: the file is missing or isn't a loss file.
     """
-    names = {"global_mean": "mean of all ratings", "biases": "user + book bias"}
-    content = read_json(path)
     try:
-        return {label: content[name]["val_loss"] for name, label in names.items()}
-    except (KeyError, TypeError) as error:
-        raise StageError(f"{path} holds no baselines; run: dvc repro") from error
+        return float(read_json(path)["val_loss"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise StageError(f"{path} holds no val_loss; run: dvc repro") from error
 
 
 def write_json(path: Path, content: object) -> None:

@@ -13,10 +13,10 @@ def make_adam(learning_rate: float, conventions: AdamConventions) -> keras.optim
     """Keras's own Adam where that follows the conventions, otherwise one that does."""
     if conventions == own_adam(KERAS_PROGRAMS[keras.backend.backend()], keras.config.floatx()):
         return keras.optimizers.Adam(learning_rate)
-    return ConventionalAdam(learning_rate, conventions)
+    return AdamByConventions(learning_rate, conventions)
 
 
-class ConventionalAdam(keras.optimizers.Adam):
+class AdamByConventions(keras.optimizers.Adam):
     """Keras's Adam with a choice of where ε goes, how βᵗ is rounded, and what becomes of rows that repeat in a batch.
 
     On PyTorch, `repeated_rows: keras` needs `SparseEmbedding`: then a gradient holds one row for each look-up.
@@ -70,22 +70,21 @@ class SparseEmbedding(keras.layers.Embedding):
 
 def sum_rows(gradient: Any) -> Any:
     """The gradient as a dense tensor: the gradients of one row's look-ups are added up."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
+    if keras.backend.backend() == "torch":
+        from stages.training.conventions import torch_adam
 
-        return tf.convert_to_tensor(gradient)
-    return gradient.to_dense() if gradient.is_sparse else gradient
+        return torch_adam.sum_rows(gradient)
+    import tensorflow as tf
+
+    return tf.convert_to_tensor(gradient)
 
 
 def sum_squared_rows(gradient: Any) -> Any:
     """The squares of the gradient as a dense tensor: each look-up's gradient is squared before they are added up."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
+    if keras.backend.backend() == "torch":
+        from stages.training.conventions import torch_adam
 
-        return tf.convert_to_tensor(ops.square(gradient))
-    if not gradient.is_sparse:
-        return ops.square(gradient)
-    import torch
+        return torch_adam.sum_squared_rows(gradient)
+    import tensorflow as tf
 
-    squares = gradient._values().square()
-    return torch.sparse_coo_tensor(gradient._indices(), squares, gradient.shape, check_invariants=False).to_dense()
+    return tf.convert_to_tensor(ops.square(gradient))

@@ -1,6 +1,7 @@
 """Adam in PyTorch, following the conventions of either framework."""
 
-from typing import Protocol
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -8,51 +9,59 @@ from torch import Tensor
 from torch.optim.adam import adam
 
 from stages.training.conventions import AdamConventions
-from stages.engines.flat_parameters import FlatParameters, gradient_of
 
 BETA_1, BETA_2 = 0.9, 0.999
 
 
-class Adam(Protocol):
-    """An optimiser of flat parameters."""
+@dataclass(frozen=True)
+class _State:
+    """A parameter and what Adam remembers of it: how many steps it made, and the running means of g and g²."""
 
-    def step(self, rows: Tensor, gradient: Tensor) -> None:
-        """Update all parameters after a backward pass.
-
-        Args:
-            rows: the rows of the joint table that the batch looked up, (batch, tables).
-            gradient: of the vectors that came of it, (batch, tables * dim).
-        """
+    parameter: Tensor
+    steps: Tensor
+    m: Tensor
+    v: Tensor
 
 
-def make_adam(parameters: FlatParameters, learning_rate: float, conventions: AdamConventions) -> Adam:
-    """PyTorch's own Adam where that follows the conventions, otherwise one that does."""
-    if conventions == AdamConventions(epsilon="torch", betas="torch", repeated_rows="torch"):
-        return OwnAdam(parameters, learning_rate)
-    return ConventionalAdam(parameters, learning_rate, conventions)
+class AdamByConventions:
+    """Adam with a choice of where ε goes, how βᵗ is rounded, and what becomes of rows that repeat in a batch.
 
+    Where all three are PyTorch's it calls the function that `torch.optim.Adam` is made of: to load the class around
+    that takes more than a second. `repeated_rows: keras` needs `nn.Embedding(…, sparse=True)`, whose gradient holds a
+    row for each look-up.
+    """
 
-class OwnAdam:
-    """PyTorch's own Adam, as its class calls it, without what the class does around it at each step."""
-
-    def __init__(self, parameters: FlatParameters, learning_rate: float) -> None:
-        self.parameters = parameters
+    def __init__(self, parameters: Iterable[Tensor], learning_rate: float, conventions: AdamConventions) -> None:
         self.learning_rate = learning_rate
-        self.steps = torch.zeros((), dtype=torch.float32, device=parameters.flat.device)  # as the class counts them
-        self.m, self.v = torch.zeros_like(parameters.flat.data), torch.zeros_like(parameters.flat.data)
+        self.conventions = conventions
+        self.states = [
+            _State(parameter, torch.zeros((), device=parameter.device), *(torch.zeros_like(parameter) for _ in "mv"))
+            for parameter in parameters
+        ]
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for state in self.states:
+            state.parameter.grad = None
 
     @torch.no_grad()
-    def step(self, rows: Tensor, gradient: Tensor) -> None:
-        """Update all parameters, as `Adam` says."""
-        flat = self.parameters.flat
-        self.parameters.add_rows(rows, gradient)
+    def step(self) -> None:
+        """Update all parameters that have a gradient."""
+        states = [state for state in self.states if state.parameter.grad is not None]
+        if self.conventions == AdamConventions(epsilon="torch", betas="torch", repeated_rows="torch"):
+            self._step_as_pytorch(states)
+        else:
+            for state in states:
+                self._step_by_conventions(state)
+
+    def _step_as_pytorch(self, states: list[_State]) -> None:
         adam(
-            [flat],
-            [gradient_of(flat)],
-            exp_avgs=[self.m],
-            exp_avg_sqs=[self.v],
+            [state.parameter for state in states],
+            [state.parameter.grad for state in states],  # type: ignore[misc]  # they have one
+            exp_avgs=[state.m for state in states],
+            exp_avg_sqs=[state.v for state in states],
             max_exp_avg_sqs=[],
-            state_steps=[self.steps],
+            state_steps=[state.steps for state in states],
             fused=True,
             amsgrad=False,
             beta1=BETA_1,
@@ -62,47 +71,40 @@ class OwnAdam:
             eps=1e-8,
             maximize=False,
         )
-        self.parameters.clear_gradient(rows)
 
-
-class ConventionalAdam:
-    """Adam with a choice of where ε goes, how βᵗ is rounded, and what becomes of rows that repeat in a batch."""
-
-    def __init__(self, parameters: FlatParameters, learning_rate: float, conventions: AdamConventions) -> None:
-        self.parameters = parameters
-        self.learning_rate = learning_rate
-        self.conventions = conventions
-        self.steps = 0
-        self.m, self.v = torch.zeros_like(parameters.flat.data), torch.zeros_like(parameters.flat.data)
-
-    @torch.no_grad()
-    def step(self, rows: Tensor, gradient: Tensor) -> None:
-        """Update all parameters, as `Adam` says."""
-        self.parameters.add_rows(rows, gradient)
-        self._update_means(rows, gradient)
-        self._update_parameters()
-        self.parameters.clear_gradient(rows)
-
-    def _update_means(self, rows: Tensor, gradient: Tensor) -> None:
-        parameters, summed = self.parameters, gradient_of(self.parameters.flat)
-        self.m.mul_(BETA_1).add_(summed, alpha=1 - BETA_1)
-        self.v.mul_(BETA_2)
+    def _step_by_conventions(self, state: _State) -> None:
+        parameter, m, v = state.parameter, state.m, state.v
+        assert parameter.grad is not None
+        gradient = sum_rows(parameter.grad)
+        m.mul_(BETA_1).add_(gradient, alpha=1 - BETA_1)
         if self.conventions.repeated_rows == "torch":
-            self.v.addcmul_(summed, summed, value=1 - BETA_2)
+            v.mul_(BETA_2).addcmul_(gradient, gradient, value=1 - BETA_2)
         else:
-            squares = gradient.square().view(-1, parameters.dim)
-            parameters.rows_of(self.v).index_add_(0, rows.flatten(), squares, alpha=1 - BETA_2)
-            others = parameters.others_of(summed)
-            parameters.others_of(self.v).addcmul_(others, others, value=1 - BETA_2)
+            v.mul_(BETA_2).add_(self.sum_squares(parameter.grad), alpha=1 - BETA_2)
 
-    def _update_parameters(self) -> None:
-        self.steps += 1
+        steps = state.steps.add_(1).item()
         beta_1, beta_2 = BETA_1, BETA_2
         if self.conventions.betas == "keras":  # the powers stay in float64: their own rounding is lost in the weights'
             beta_1, beta_2 = float(np.float32(beta_1)), float(np.float32(beta_2))
-        correction_1, correction_2 = 1 - beta_1**self.steps, 1 - beta_2**self.steps
-        flat, size = self.parameters.flat, self.learning_rate / correction_1
+        size, root = self.learning_rate / (1 - beta_1**steps), (1 - beta_2**steps) ** 0.5
         if self.conventions.epsilon == "torch":
-            flat.addcdiv_(self.m, self.v.sqrt().div_(correction_2**0.5).add_(1e-8), value=-size)
+            parameter.addcdiv_(m, v.sqrt().div_(root).add_(1e-8), value=-size)
         else:
-            flat.addcdiv_(self.m, self.v.sqrt().add_(1e-7), value=-size * correction_2**0.5)
+            parameter.addcdiv_(m, v.sqrt().add_(1e-7), value=-size * root)
+
+    def sum_squares(self, gradient: Tensor) -> Tensor:
+        """The squares of a gradient, row by row of a sparse one before those of the same row are added up."""
+        return sum_squared_rows(gradient)
+
+
+def sum_rows(gradient: Tensor) -> Tensor:
+    """The gradient as a dense tensor: those of one row's look-ups are added up."""
+    return gradient.to_dense() if gradient.is_sparse else gradient
+
+
+def sum_squared_rows(gradient: Tensor) -> Tensor:
+    """The squares of the gradient as a dense tensor: each look-up's gradient is squared before they are added up."""
+    if not gradient.is_sparse:
+        return gradient.square()
+    squares = gradient._values().square()
+    return torch.sparse_coo_tensor(gradient._indices(), squares, gradient.shape, check_invariants=False).to_dense()

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +31,7 @@ def draw_initial_weights(params: Params, user_count: int, book_count: int) -> In
     Each tensor has a random stream of its own, so that one convention's choice doesn't move the draws of another.
     """
     model, conventions = params.model, params.conventions
-    streams = iter(np.random.SeedSequence(params.train.seed).spawn(2 + 2 * (len(model.hidden_units) + 1)))
+    streams = iter(np.random.SeedSequence(params.train.seed).spawn(2 + 2 * len(model.layer_shapes)))
 
     def draw(formula: Callable[[np.random.Generator], NDArray[np.float64]]) -> Weights:
         return formula(np.random.default_rng(next(streams))).astype(params.train.precision)
@@ -51,11 +50,9 @@ def draw_initial_weights(params: Params, user_count: int, book_count: int) -> In
         limit = np.sqrt(1 / fan_in) if conventions.bias_init == "torch" else 0.0
         return draw(lambda random: random.uniform(-limit, limit, fan_out))
 
-    widths = [2 * model.embedding_dim, *model.hidden_units, 1]
-    layers = list(pairwise(widths))
     embeddings = [draw_embedding(book_count), draw_embedding(user_count)]
-    kernels = [draw_kernel(*layer) for layer in layers]
-    biases = [draw_bias(*layer) for layer in layers]
+    kernels = [draw_kernel(*shape) for shape in model.layer_shapes]
+    biases = [draw_bias(*shape) for shape in model.layer_shapes]
     return InitialWeights(
         book_embedding=embeddings[0] if conventions.embedding_init != "native" else None,
         user_embedding=embeddings[1] if conventions.embedding_init != "native" else None,

@@ -1,0 +1,97 @@
+"""What the curves of the ablation's trainings say: estimates over the seeds, and the gap taken apart."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pandas as pd
+
+from ablation.curves import Curves
+from ablation.plan import CONVENTIONS
+from stages.training.losses import LossCurve
+
+LOSS_AT: dict[str, Callable[[LossCurve], float]] = {
+    "best_epoch": lambda curve: curve.best.val_loss,
+    "last_epoch": lambda curve: curve.epochs[-1].val_loss,
+}
+"""The two losses that a training is judged by."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over the seeds, and its standard error."""
+
+    mean: float
+    standard_error: float
+
+    @classmethod
+    def of(cls, values: pd.Series) -> "Estimate":
+        """Of one value for each seed."""
+        return cls(float(values.mean()), float(values.sem()))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Effects:
+    """The gap at one of `LOSS_AT` and what makes it, in squared stars; positive is what PyTorch's loss has on top."""
+
+    pytorch: Estimate
+    """The loss of PyTorch as it is."""
+    keras: Estimate
+    """The loss of Keras as it is."""
+    gap: Estimate
+    parts: dict[str, Estimate]
+    """What makes the gap: what each convention takes off on the path from PyTorch's to Keras's, in that order;
+    what the frameworks' own random numbers do instead of shared ones (`random_draws`), nothing but chance; and what is
+    left between the two programs once all conventions, weights and batches are the same (`remainder`)."""
+    shares: dict[str, Estimate]
+    """The parts as fractions of the gap."""
+    alone_in_pytorch: dict[str, Estimate]
+    """What switching one convention alone to Keras's takes off PyTorch's loss."""
+    alone_in_keras: dict[str, Estimate]
+    """What switching one convention alone to PyTorch's adds to Keras's loss."""
+
+
+def share_of(part: pd.Series, gap: pd.Series) -> Estimate:
+    """The part's mean over the gap's, both given for each seed.
+
+    The standard error is that of a ratio of means (the delta method): of what remains of the part once its share of
+    each seed's gap is taken off.
+    """
+    whole = Estimate.of(gap).mean
+    share = Estimate.of(part).mean / whole
+    return Estimate(share, Estimate.of(part - share * gap).standard_error / abs(whole))
+
+
+def rank_conventions(pytorch: Curves) -> list[str]:
+    """The conventions by the size of what each alone does to PyTorch's best loss, the largest first."""
+    losses = tabulate(pytorch, "best_epoch")
+    sizes = {name: abs(Estimate.of(losses["own"] - losses[f"alone:{name}"]).mean) for name in CONVENTIONS}
+    return sorted(CONVENTIONS, key=lambda name: -sizes[name])
+
+
+def tabulate(curves: Curves, epoch: str) -> pd.DataFrame:
+    """The validation losses at one of `LOSS_AT`: a row for each seed, a column for each kind of training."""
+    return pd.DataFrame({kind: [LOSS_AT[epoch](curve) for curve in of_kind] for kind, of_kind in curves.items()})
+
+
+def find_effects(pytorch: Curves, keras: Curves, path: Curves, order: Sequence[str], epoch: str) -> Effects:
+    """Take the gap apart: the parts add up to it exactly, seed by seed."""
+    torch_losses, keras_losses, path_losses = (tabulate(curves, epoch) for curves in (pytorch, keras, path))
+    points = [torch_losses["own"], *(path_losses[f"path:{name}"] for name in order[:-1]), torch_losses["other"]]
+    gap = torch_losses["native"] - keras_losses["native"]
+    parts = {
+        **{name: before - after for name, (before, after) in zip(order, pairwise(points), strict=True)},
+        "random_draws": (torch_losses["native"] - torch_losses["own"]) + (keras_losses["own"] - keras_losses["native"]),
+        "remainder": torch_losses["other"] - keras_losses["own"],
+    }
+    return Effects(
+        pytorch=Estimate.of(torch_losses["native"]),
+        keras=Estimate.of(keras_losses["native"]),
+        gap=Estimate.of(gap),
+        parts={name: Estimate.of(part) for name, part in parts.items()},
+        shares={name: share_of(part, gap) for name, part in parts.items()},
+        alone_in_pytorch={
+            name: Estimate.of(torch_losses["own"] - torch_losses[f"alone:{name}"]) for name in CONVENTIONS
+        },
+        alone_in_keras={name: Estimate.of(keras_losses[f"alone:{name}"] - keras_losses["own"]) for name in CONVENTIONS},
+    )

@@ -1,0 +1,34 @@
+"""Ratings and parameters for tests."""
+
+import numpy as np
+import pytest
+
+from stages.program.params import Params
+from stages.ratings.table import Ratings
+from tests.project import ROOT
+
+GOODBOOKS = ROOT.parent / "shared" / "goodbooks-10k" / "ratings.csv"
+
+needs_goodbooks = pytest.mark.skipif(not GOODBOOKS.exists(), reason="goodbooks-10k is not beside the project")
+
+
+def change(params: Params, **sections: object) -> Params:
+    """Parameters with some of a section's settings changed: change(params, train={"epochs": 1})."""
+    changed = params.model_dump()
+    for section, settings in sections.items():
+        changed[section].update(settings)
+    return Params.model_validate(changed)
+
+
+def simulate(users: int, books: int, rows: int, seed: int = 0) -> Ratings:
+    """Ratings with a bias for each user and book, popular books among them; each pair at most once."""
+    random = np.random.default_rng(seed)
+    popularity = 1 / np.arange(1, books + 1)
+    pairs = np.unique(
+        random.integers(0, users, 2 * rows) * books + random.choice(books, 2 * rows, p=popularity / popularity.sum())
+    )
+    pairs = np.sort(random.permutation(pairs)[:rows])
+    of_users, of_books = random.normal(0, 0.5, users), random.normal(0, 0.3, books)
+    scores = 3.8 + of_users[pairs // books] + of_books[pairs % books] + random.normal(0, 0.7, len(pairs))
+    stars = np.clip(np.rint(scores), 1, 5)
+    return Ratings((pairs // books).astype(np.int32), (pairs % books).astype(np.int32), stars.astype(np.float32))

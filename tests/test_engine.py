@@ -1,0 +1,281 @@
+"""PyTorch's fast engine: what it knows it trains as plain autograd does, and what it doesn't know it leaves alone."""
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from stages.engines.torch import accelerate
+from stages.program.params import Params
+from stages.train_torch import TorchTrainer, build_model
+from stages.training.conventions import AdamConventions, own_adam
+from stages.training.conventions.torch_adam import AdamByConventions
+from tests.data import change, simulate
+from tests.test_conventions import ALL_ADAMS
+
+USERS, BOOKS, DIM, LEARNING_RATE = 30, 20, 4, 0.01
+RATINGS = simulate(USERS, BOOKS, 200)
+OWN = own_adam("pytorch", "float64")
+
+Step = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
+
+
+class Plain(nn.Module):
+    """The recommender, and what people change in it."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.books = nn.Embedding(BOOKS, DIM)
+        self.users = nn.Embedding(USERS, DIM)
+        self.dense = nn.Sequential(*(layers or (nn.Linear(2 * DIM, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU())))
+        self.last = nn.Linear(8, 1)
+
+    def forward(self, books: Tensor, users: Tensor) -> Tensor:
+        stars: Tensor = self.last(self.dense(torch.cat([self.books(books), self.users(users)], dim=1))).squeeze(1)
+        return stars
+
+
+class ThirdTable(Plain):
+    """One more table, side by side with the others."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(2 * DIM + 3, 8), nn.ReLU())
+        self.moods = nn.Embedding(USERS, 3)
+
+    def forward(self, books: Tensor, users: Tensor) -> Tensor:
+        vectors = torch.cat([self.books(books), self.users(users), self.moods(users)], dim=1)
+        stars: Tensor = self.last(self.dense(vectors)).squeeze(1)
+        return stars
+
+
+class ThreeInputs(ThirdTable):
+    def forward(self, books: Tensor, users: Tensor, moods: Tensor | None = None) -> Tensor:
+        moods = users if moods is None else moods
+        vectors = torch.cat([self.books(books), self.users(users), self.moods(moods)], dim=1)
+        stars: Tensor = self.last(self.dense(vectors)).squeeze(1)
+        return stars
+
+
+class SharedTable(Plain):
+    def forward(self, books: Tensor, users: Tensor) -> Tensor:
+        stars: Tensor = self.last(self.dense(torch.cat([self.users(books), self.users(users)], dim=1))).squeeze(1)
+        return stars
+
+
+class SharedLayer(Plain):
+    def forward(self, books: Tensor, users: Tensor) -> Tensor:
+        vectors = self.dense(torch.cat([self.books(books), self.users(users)], dim=1))
+        stars: Tensor = self.last(self.dense(vectors)).squeeze(1)
+        return stars
+
+
+class OtherOrder(Plain):
+    def forward(self, books: Tensor, users: Tensor) -> Tensor:
+        stars: Tensor = self.last(self.dense(torch.cat([self.users(users), self.books(books)], dim=1))).squeeze(1)
+        return stars
+
+
+class Scaled(Plain):
+    def forward(self, books: Tensor, users: Tensor) -> Tensor:
+        return super().forward(books, users) * 2
+
+
+class DependsOnValues(Plain):
+    def forward(self, books: Tensor, users: Tensor) -> Tensor:
+        stars = super().forward(books, users)
+        return stars if stars.sum() > 0 else -stars
+
+
+def frozen() -> Plain:
+    model = Plain()
+    model.dense[0].requires_grad_(False)
+    return model
+
+
+def hooked() -> Plain:
+    model = Plain()
+    model.dense[0].register_forward_hook(lambda module, inputs, output: output * 2)
+    return model
+
+
+def padded() -> Plain:
+    model = Plain()
+    model.users = nn.Embedding(USERS, DIM, padding_idx=3)
+    return model
+
+
+def tied() -> Plain:
+    model = Plain(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU())
+    model.dense[2].weight = model.dense[0].weight
+    return model
+
+
+def without_bias() -> Plain:
+    return Plain(nn.Linear(2 * DIM, 8, bias=False), nn.ReLU())
+
+
+def first() -> nn.Linear:
+    return nn.Linear(2 * DIM, 8)
+
+
+KNOWN: dict[str, Callable[[], nn.Module]] = {
+    "plain": Plain,
+    "one hidden layer": lambda: Plain(first(), nn.ReLU()),
+    "square weights": lambda: Plain(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU()),
+}
+UNKNOWN: dict[str, Callable[[], nn.Module]] = {
+    "dropout": lambda: Plain(first(), nn.ReLU(), nn.Dropout(0.3)),
+    "tanh": lambda: Plain(first(), nn.Tanh()),
+    "layer norm": lambda: Plain(first(), nn.LayerNorm(8), nn.ReLU()),
+    "no activation": lambda: Plain(first(), nn.Linear(8, 8), nn.ReLU()),
+    "a third embedding of one input": ThirdTable,
+    "an optional input": ThreeInputs,
+    "a shared table": SharedTable,
+    "a shared layer": SharedLayer,
+    "tied weights": tied,
+    "another order": OtherOrder,
+    "scaled output": Scaled,
+    "depends on values": DependsOnValues,
+    "frozen": frozen,
+    "hooked": hooked,
+    "padding": padded,
+    "no bias": without_bias,
+}
+
+
+def plain_step(model: nn.Module, books: Tensor, users: Tensor, stars: Tensor) -> Tensor:
+    return mse_loss(model(books, users), stars)
+
+
+def train(model: nn.Module, optimizer: AdamByConventions | torch.optim.Optimizer, step: Step = plain_step) -> Tensor:
+    """The losses of two epochs, in batches of 32 and a last one of 8."""
+    torch.manual_seed(7)
+    losses = []
+    columns = [torch.from_numpy(column) for column in (RATINGS.books.astype(int), RATINGS.users.astype(int))]
+    stars = torch.from_numpy(RATINGS.stars).double()
+    for _ in range(2):
+        for rows in torch.randperm(len(RATINGS)).split(32):
+            optimizer.zero_grad()
+            loss = step(model, columns[0][rows], columns[1][rows], stars[rows])
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.detach())
+    return torch.stack(losses)
+
+
+def assert_same_training(model: nn.Module, is_known: bool, step: Step = plain_step) -> None:
+    """Hold the engine against the plain module with PyTorch's own optimiser."""
+    model.double()
+    plain = copy.deepcopy(model)
+    given = AdamByConventions(model.parameters(), LEARNING_RATE, OWN)
+    optimizer = accelerate(model, given)
+    assert (optimizer is not given) == is_known
+
+    found = train(model, optimizer, step)
+    expected = train(plain, torch.optim.Adam(plain.parameters(), LEARNING_RATE), step)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    for name, weight in plain.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], weight, rtol=0, atol=1e-12, msg=name)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_what_the_engine_knows_it_trains_as_plain_autograd(name: str) -> None:
+    torch.manual_seed(1)
+    assert_same_training(KNOWN[name](), is_known=True)
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_what_the_engine_does_not_know_it_leaves_alone(name: str) -> None:
+    torch.manual_seed(1)
+    assert_same_training(UNKNOWN[name](), is_known=False)
+
+
+PENALISED = ("users.weight", "last.weight", "user_embedding.weight", "dense.2.weight")
+
+
+def penalised(model: nn.Module, books: Tensor, users: Tensor, stars: Tensor) -> Tensor:
+    penalty = sum(weight.square().sum() for name, weight in model.named_parameters() if name in PENALISED)
+    return plain_step(model, books, users, stars) + 0.01 * penalty
+
+
+def in_two_halves(model: nn.Module, books: Tensor, users: Tensor, stars: Tensor) -> Tensor:
+    """Two backward passes, which add up their gradients, before one step."""
+    half = len(stars) // 2
+    (plain_step(model, books[:half], users[:half], stars[:half]) / 2).backward()
+    return plain_step(model, books[half:], users[half:], stars[half:]) / 2
+
+
+def clipped(model: nn.Module, books: Tensor, users: Tensor, stars: Tensor) -> Tensor:
+    """A gradient that is read and changed between the backward pass and the step."""
+    plain_step(model, books, users, stars).backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+    return torch.stack([parameter.sum() for parameter in model.parameters()]).sum() * 0
+
+
+def cleared_by_the_model(model: nn.Module, books: Tensor, users: Tensor, stars: Tensor) -> Tensor:
+    plain_step(model, books, users, stars).backward()
+    model.zero_grad()
+    return plain_step(model, books, users, stars)
+
+
+def partly_detached(model: nn.Module, books: Tensor, users: Tensor, stars: Tensor) -> Tensor:
+    with torch.no_grad():
+        target = model(books, users)
+    return mse_loss(model(books, users), (stars + target) / 2)
+
+
+@pytest.mark.parametrize("step", [penalised, in_two_halves, clipped, cleared_by_the_model, partly_detached])
+def test_another_step_around_the_network_is_as_plain(step: Step) -> None:
+    torch.manual_seed(1)
+    assert_same_training(Plain(), is_known=True, step=step)
+
+
+@pytest.mark.parametrize("conventions", ALL_ADAMS, ids=str)
+@pytest.mark.parametrize("step", [plain_step, penalised])
+def test_the_engine_follows_conventions_as_the_trainer_does_without_it(
+    params: Params, conventions: AdamConventions, step: Step
+) -> None:
+    sides = {"adam_epsilon": conventions.epsilon, "adam_betas": conventions.betas}
+    chosen = change(
+        params,
+        model={"embedding_dim": DIM, "hidden_units": [8]},
+        train={"precision": "float64"},
+        conventions={**sides, "repeated_rows": conventions.repeated_rows},
+    )
+    plain = build_model(chosen, RATINGS)
+    model = copy.deepcopy(plain)
+    fast = accelerate(model, AdamByConventions(model.parameters(), LEARNING_RATE, conventions))
+
+    found = train(model, fast, step)
+    expected = train(plain, AdamByConventions(plain.parameters(), LEARNING_RATE, conventions), step)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+def test_the_trainers_network_is_one_that_the_engine_knows(params: Params) -> None:
+    trainer = TorchTrainer(params, RATINGS)
+
+    assert type(trainer.optimizer) is not AdamByConventions
+    assert isinstance(trainer.model.dense[0], nn.Linear)
+
+
+@pytest.mark.parametrize("row", [BOOKS, -1])
+def test_an_id_out_of_range_is_no_other_tables_row(row: int) -> None:
+    model = Plain()
+    accelerate(model, AdamByConventions(model.parameters(), LEARNING_RATE, OWN))
+
+    with pytest.raises(IndexError):
+        model(torch.tensor([row]), torch.tensor([0]))
+
+
+def test_a_second_derivative_is_refused() -> None:
+    model = Plain()
+    accelerate(model, AdamByConventions(model.parameters(), LEARNING_RATE, OWN))
+    loss = model(torch.tensor([0]), torch.tensor([0])).sum()
+    books = model.books.weight
+
+    with pytest.raises(RuntimeError):
+        torch.autograd.grad(loss, books, create_graph=True)
+    assert books.detach().isfinite().all()
