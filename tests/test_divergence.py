@@ -23,16 +23,17 @@ BATCH, CLASSES = 32, 4
 class Network(nn.Module):
     """Looks up a vector, joins it with numbers, and gives CLASSES or one number through a hidden layer."""
 
-    def __init__(self, outputs: int = CLASSES, hidden: nn.Module | None = None, padding: int | None = None) -> None:
+    def __init__(self, outputs: int = CLASSES, hidden: nn.Module | None = None, padding: int | None = None, after: nn.Module | None = None) -> None:
         super().__init__()
         self.table = nn.Embedding(40, 6, padding_idx=padding)
         self.first = nn.Linear(10, 30)
         self.hidden = hidden or nn.ReLU()
         self.last = nn.Linear(30, outputs)
+        self.after = after or nn.Identity()
 
     def forward(self, rows: Tensor, numbers: Tensor) -> Tensor:
         joined = torch.cat([self.table(rows), numbers], dim=1)
-        return self.last(self.hidden(self.first(joined)))
+        return self.after(self.last(self.hidden(self.first(joined))))
 
 
 def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
@@ -164,7 +165,7 @@ PAIRS = {
     "leaky relu": ({"network": lambda: Network(hidden=nn.LeakyReLU())}, {"network": lambda: Network(hidden=nn.LeakyReLU(0.3))}, "output", "negative_slope 0.01", "negative_slope 0.3"),
     # the loss
     "sum": ({}, {"loss": lambda y, t: functional.cross_entropy(y, t, reduction="sum")}, "loss", "mean of the cross-entropy of logits", "sum of the cross-entropy of logits"),
-    "second softmax": ({}, {"network": lambda: nn.Sequential(Rows(), nn.Softmax(1))}, "output", "nothing", "softmax"),
+    "second softmax": ({}, {"network": lambda: Network(after=nn.Softmax(1))}, "output", "Identity", "Softmax"),
     "half": (FOUR_NUMBERS, {"loss": lambda y, t: functional.mse_loss(y, t) / 2}, "loss", "mean of the squared error", "mean of the half the squared error"),
     "over the batch": (FOUR_NUMBERS, {"loss": lambda y, t: (y - t).square().sum(1).mean()}, "loss", "mean of the squared error", "sum over an example"),
     "broadcast": (ONE_NUMBER, {"target": lambda r: zeros_and_ones(r)[:, 0], "loss": lambda y, t: (y - t).square().mean()}, "loss", "mean of the squared error", "over all pairs"),
@@ -193,5 +194,33 @@ PAIRS = {
 }  # fmt: skip
 
 
-class Rows(Network):
-    """The network as a part of another."""
+def of(settings: Any, base: Program) -> Program:
+    return settings if isinstance(settings, Program) else replace(base, **settings)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_pair_that_differs_in_one_convention_is_told_by_its_name(name: str, tmp_path: Path) -> None:
+    left, right, checkpoint, here, there = PAIRS[name]
+    one = of(left, Program())
+    found = compare(one, of(right, one if isinstance(left, Program) else Program()), tmp_path)
+
+    assert found.findings, found.rows
+    first = found.findings[0]
+    assert first.checkpoint == checkpoint
+    assert here in first.one
+    assert there in first.other
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+@pytest.mark.parametrize("optimizer", [sgd(momentum=0.9), adam(), adam(torch.optim.RMSprop), adam(torch.optim.Adagrad)])
+@pytest.mark.parametrize("changed", [{}, {"seed": 5}, {"data_seed": 7}, {"seed": 3, "data_seed": 4}])
+def test_equal_programs_and_other_seeds_raise_no_alarm(
+    precision: torch.dtype, optimizer: Any, changed: dict[str, int], tmp_path: Path
+) -> None:
+    one = Program(lambda: Network(hidden=nn.Sequential(nn.BatchNorm1d(30), nn.ReLU())), precision=precision, optimizer=optimizer)
+    found = compare(one, replace(one, **changed), tmp_path)
+
+    assert not found.findings
+    assert found.common_step
+    assert {row.verdict for row in found.rows} <= {"agree", "chance", "inherited"}
+    assert ("chance" in {row.verdict for row in found.rows}) == bool(changed)
