@@ -107,13 +107,13 @@ def describe_difference(a: Array, b: Array, precision: str) -> str | None:
         and distance(_sort_rows(x), _sort_rows(y)) <= tolerance
     ):
         return "the same examples in another order"
-    for left, right, direction in ((x, y, "the other's"), (y, x, "the one's")):
+    for left, right, sentence in ((x, y, "here is {} of there"), (y, x, "there is {} of here")):
         for name, function in FUNCTIONS.items():
             with np.errstate(all="ignore"):
                 if distance(left, function(right)) <= tolerance:
-                    return f"{name} of {direction}"
+                    return sentence.format(name)
     ratio = float((x * y).sum() / ((y * y).sum() or 1))
-    return f"{ratio:.6g} times the other's" if distance(x, ratio * y) <= tolerance else None
+    return f"here is {ratio:.6g} times there" if distance(x, ratio * y) <= tolerance else None
 
 
 def _sort_rows(matrix: Array) -> Array:
@@ -123,7 +123,7 @@ def _sort_rows(matrix: Array) -> Array:
 def softmax(rows: Array) -> Array:
     """Along the last axis."""
     powers: Array = np.exp(rows - rows.max(axis=-1, keepdims=True))
-    return np.divide(powers, powers.sum(axis=-1, keepdims=True))
+    return powers / np.sum(powers, axis=-1, keepdims=True)  # type: ignore[no-any-return]
 
 
 FUNCTIONS: dict[str, Callable[[Array], Array]] = {

@@ -4,6 +4,7 @@ Each program is asked for itself: which known conventions explain what it record
 both is that a difference. So it is seen however far apart the numbers are, and two draws of one distribution are none.
 """
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import TypeAlias
@@ -12,6 +13,7 @@ import numpy as np
 from scipy import stats
 
 from divergence.comparison import TOLERANCE, Comparison, Finding, describe_difference, distance
+from divergence.gradients import relate_gradients
 from divergence.initialisers import find_origin, same_distribution
 from divergence.layers import describe_layer, family
 from divergence.losses import find_loss, name_ratio
@@ -120,31 +122,33 @@ def _families(record: Record) -> dict[str, list[str]]:
 
 
 def name_output(comparison: Comparison, step: int) -> Iterator[Finding]:
-    """Where, from equal weights and inputs, the layers' outputs part."""
-    arrays = [record.steps[step - 1]["layers"] for record in (comparison.one, comparison.other)]
-    one, other = ([(k.rpartition(":")[0], v) for k, v in of.items() if k.endswith(":output")] for of in arrays)
-    last, tolerance = (-1, -1), TOLERANCE[comparison.precision]["output"]
-    for i, (_, a) in enumerate(one):
-        matching = [j for j, (_, b) in enumerate(other) if j > last[1] and distance(a, b) <= tolerance]
-        if matching:
-            last = i, matching[0]
-    evidence = []
-    if last != (-1, -1):
-        evidence.append(f"up to {one[last[0]][0]} = {other[last[1]][0]} the layers' outputs agree")
-    rest = one[last[0] + 1 :], other[last[1] + 1 :]
-    if rest[0] and rest[1]:
-        (here, a), (there, b) = rest[0][0], rest[1][0]
-        known = describe_difference(a, b, comparison.precision)
-        shown = [
-            _describe_settings(name, record) for name, record in ((here, comparison.one), (there, comparison.other))
-        ]
-        name = here if here == there else f"{here} = {there}"
-        yield Finding(step, "output", f"layer {name}", shown[0], shown[1], [*evidence, *([known] if known else [])])
-        return
-    outputs = [next(iter(record.steps[step - 1]["output"].values())) for record in (comparison.one, comparison.other)]
-    known = describe_difference(outputs[0], outputs[1], comparison.precision) or "no known relation"
-    names = [side[0][0] if side else "nothing" for side in rest]
-    yield Finding(step, "output", "what comes last", names[0], names[1], [*evidence, f"the one's output: {known}"])
+    """Where, from equal weights and inputs, the layers' outputs part: equal inputs, and an output that only one has."""
+    tolerance = TOLERANCE[comparison.precision]["output"]
+    layers = [record.steps[step - 1]["layers"] for record in (comparison.one, comparison.other)]
+    one, other = ([key.removesuffix(":output") for key in of if key.endswith(":output")] for of in layers)
+
+    def agree(here: str, there: str, side: str) -> bool:
+        left, right = (of.get(f"{name}:{side}") for of, name in zip(layers, (here, there), strict=True))
+        return left is not None and right is not None and distance(left, right) <= tolerance
+
+    alone = [here for here in one if not any(agree(here, there, "output") for there in other)]
+    alone_there = [there for there in other if not any(agree(here, there, "output") for here in one)]
+    pairs = [(here, there) for here in alone for there in alone_there if agree(here, there, "input")]
+    pairs += itertools.product(alone[:1], alone_there[:1])
+    agreeing = ", ".join([name for name in one if name not in alone][-3:])
+    evidence = [f"equal outputs: {agreeing}"] if agreeing else []
+    if pairs:
+        here, there = pairs[0]
+        a, b = (of[f"{name}:output"] for of, name in zip(layers, pairs[0], strict=True))
+        shown = [_describe_settings(here, comparison.one), _describe_settings(there, comparison.other)]
+        what = f"layer {here}" if here == there else f"layer {here} = {there}"
+    else:
+        a, b = (next(iter(record.steps[step - 1]["output"].values())) for record in (comparison.one, comparison.other))
+        shown = [", ".join(names[:3]) or "nothing" for names in (alone, alone_there)]
+        what = "layers that the other program has no like of"
+    if known := describe_difference(a, b, comparison.precision):
+        evidence.append(known)
+    yield Finding(step, "output", what, shown[0], shown[1], evidence)
 
 
 def _describe_settings(name: str, record: Record) -> str:
@@ -173,7 +177,11 @@ def name_difference(comparison: Comparison, step: int, checkpoint: str) -> Itera
         case "loss":
             yield from name_loss_ratio(comparison, step)
         case "gradients":
-            yield from name_gradients(comparison, step)
+            groups: dict[tuple[str, str], list[Pair]] = defaultdict(list)
+            for pair, here, there in relate_gradients(comparison, step):
+                groups[here, there].append(pair)
+            for (here, there), pairs in groups.items():
+                yield Finding(step, "gradients", f"the gradient of {_names(pairs)}", here, there)
         case "weights":
             yield Finding(step, checkpoint, "the weights", "as the last step left them", "changed since, or here")
         case _:
@@ -205,55 +213,6 @@ def name_loss_ratio(comparison: Comparison, step: int) -> Iterator[Finding]:
         f"{b:.9g}",
         [f"the ratio is {known}"] if known else [],
     )
-
-
-def name_gradients(comparison: Comparison, step: int) -> Iterator[Finding]:
-    """What gradients of equal weights, batches and outputs differ by."""
-    tolerance = TOLERANCE[comparison.precision]["gradients"]
-    weights = {pair.one: w for pair, w, _ in comparison.aligned(step, "weights")}
-    earlier = {pair.one: (a, b) for pair, a, b in comparison.aligned(step - 1, "gradients")} if step > 1 else {}
-    groups: dict[tuple[str, str], list[Pair]] = defaultdict(list)
-    for pair, a, b in comparison.aligned(step, "gradients"):
-        if distance(a, b) > tolerance:
-            groups[_relate(a, b, weights[pair.one], earlier.get(pair.one), comparison, step, tolerance)].append(pair)
-    for (here, there), pairs in groups.items():
-        yield Finding(
-            step, "gradients", f"the gradient of {_names(pairs)}", here, there, ["from equal weights, batch and output"]
-        )
-
-
-def _relate(
-    a: Array,
-    b: Array,
-    weight: Array,
-    earlier: tuple[Array, Array] | None,
-    comparison: Comparison,
-    step: int,
-    tolerance: float,
-) -> tuple[str, str]:
-    """The gradients of one weight in both programs, in words."""
-    if not a.any() or not b.any():
-        return ("zero" if not a.any() else "not zero"), ("zero" if not b.any() else "not zero")
-    if earlier and distance(a - b, earlier[0]) <= tolerance * 10:
-        return "the last step's is added: not cleared", "this step's alone"
-    if earlier and distance(b - a, earlier[1]) <= tolerance * 10:
-        return "this step's alone", "the last step's is added: not cleared"
-    ratio = float((a * b).sum() / (b * b).sum())
-    if distance(a, ratio * b) <= tolerance:
-        known = name_ratio(ratio, comparison.one.steps[step - 1], tolerance)
-        return f"{ratio:.6g} times the other's" + (f", {known}" if known else ""), "1"
-    factor = float(((a - b) * weight).sum() / ((weight * weight).sum() or 1))
-    if distance(a - b, factor * weight) <= tolerance * 10:
-        penalty = f"{abs(factor):.4g}·w on top, a penalty of {abs(factor) / 2:.4g}·Σw² in the loss"
-        return (penalty, "without") if factor > 0 else ("without", penalty)
-    if a.ndim == 2:
-        rows = np.flatnonzero(np.abs(a - b).max(axis=1) > tolerance * np.abs(b).max())
-        if len(rows) == 1:
-            here, there = (
-                f"row {rows[0]} {'learns' if table[rows[0]].any() else 'does not learn'}" for table in (a, b)
-            )
-            return here, there
-    return f"largest {np.abs(a).max():.4g}", f"largest {np.abs(b).max():.4g}"
 
 
 def name_steps(comparison: Comparison, explained: "Explained") -> Iterator[Finding]:
@@ -301,7 +260,7 @@ Explained: TypeAlias = list[dict[str, set[Convention]]]
 
 
 def step_conventions(comparison: Comparison) -> Explained:
-    """The mixtures that explain each weight's steps: those that explain all of a program's weights where there are such."""
+    """The mixtures that explain each weight's steps: of those the ones that explain all weights, where there are such."""
     found = []
     for record, names in (
         (comparison.one, [pair.one for pair in comparison.pairing.pairs]),

@@ -74,6 +74,8 @@ class _Watch:
         self.wrapped.append((owner, name))
 
     def _train_step(self, own: Callable[..., Any], *args: Any) -> Any:
+        if self.recorder.steps == self.steps:  # done, and `fit` is still in the midst of several steps
+            return own(*args)
         state, data = args[:-1], args[-1]
         self.recorder.begin()
         self._add_weights("weights", state[0] if state else ())
@@ -183,7 +185,7 @@ def _plain(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _gradient(gradient: Any) -> tuple[Array, Array | None]:
     """A gradient with each row's look-ups summed; and, where they are kept apart, the sum of their squares."""
-    if hasattr(gradient, "indices") and hasattr(gradient, "values"):  # TensorFlow's IndexedSlices
+    if type(gradient).__name__ == "IndexedSlices":  # of TensorFlow
         rows, values = np.array(gradient.indices), np.array(gradient.values)
         summed, squares = (np.zeros(tuple(gradient.dense_shape), values.dtype) for _ in range(2))
         np.add.at(summed, rows, values)

@@ -109,7 +109,7 @@ def write_arrays(path: Path, arrays: dict[str, Array], settings: dict[str, Any])
         from safetensors.numpy import save_file
 
         metadata = {"settings": json.dumps(settings)}
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, half, metadata)
+        save_file({name: array.copy(order="C") for name, array in arrays.items()}, half, metadata)
     else:
         with half.open("wb") as file:
             np.savez(file, allow_pickle=False, settings=np.array(json.dumps(settings)), **arrays)

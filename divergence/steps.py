@@ -23,6 +23,7 @@ USUAL = {
     "repeated rows": "summed, then squared",
     "rows not looked up": "move on",
     "first mean square": "0",
+    "dampening": "0",
 }
 """What a mixture that doesn't speak of a part does."""
 
@@ -107,7 +108,7 @@ def _clippings(name: str, record: Record) -> Iterator[tuple[str, Trace]]:
         names = [name] if kind == "clipnorm" else [*raw[0]]
         factors = [_clip_factor(g, s if apart else {}, names, limit) for g, s in zip(raw, squares, strict=True)]
         which = f"{NORMS[kind]} to norm {limit:g}" if min(factors) < 1 else "none"
-        if any(squares) and min(factors) < 1:
+        if (own_squares if kind == "clipnorm" else any(squares)) and min(factors) < 1:
             which += f", taken {'before' if apart else 'after'} the rows are summed"
         clipped = [factor * g for factor, g in zip(factors, own, strict=True)]
         clipped_squares = [factor**2 * s for factor, s in zip(factors, own_squares, strict=False)]
@@ -165,9 +166,10 @@ def _decays(settings: dict[str, Any]) -> Iterator[tuple[str, float, float]]:
     """Ways of weight decay: in words, λ added to the gradient as λw, and λ of the weights taken off as rate·λw."""
     yield "none", 0.0, 0.0
     recorded = settings.get("weight_decay") if settings else None
-    for size in [float(recorded)] if recorded else [] if settings else [0.1, 0.01, 1e-3, 5e-4, 1e-4, 1e-5]:
-        yield f"coupled: {size:g}·w joins the gradient", size, 0.0
-        yield f"decoupled: rate·{size:g}·w off the weight", 0.0, size
+    sizes = _as_float32([float(recorded)]) if recorded else [] if settings else [0.1, 0.01, 1e-3, 5e-4, 1e-4, 1e-5]
+    for size in sizes:
+        yield f"coupled: {size:.9g}·w joins the gradient", size, 0.0
+        yield f"decoupled: rate·{size:.9g}·w off the weight", 0.0, size
 
 
 def _rules(
@@ -180,15 +182,12 @@ def _rules(
         return [("repeated rows", "squared look-up by look-up")] if square else []
 
     for momentum, nesterov, dampening in itertools.product(
-        _either(settings, 0.0, 0.9, "momentum"), (False, True), (0.0, 0.9)
+        _as_float32(_either(settings, 0.0, 0.9, "momentum")), (False, True), (0.0, 0.9)
     ):
         if momentum or not (nesterov or dampening):
-            name = f"SGD, momentum {momentum:g}" if momentum else "SGD"
-            name += (", Nesterov" if nesterov else "") + (f", dampening {dampening:g}" if dampening else "")
-            yield (
-                (("optimiser", name),),
-                partial(optimisers.sgd, momentum=momentum, nesterov=nesterov, dampening=dampening),
-            )
+            parts: Convention = (("optimiser", "SGD, Nesterov" if nesterov else "SGD"), ("momentum", f"{momentum:.9g}"))
+            parts += (("dampening", f"{dampening:g}"),) if dampening else ()
+            yield parts, partial(optimisers.sgd, momentum=momentum, nesterov=nesterov, dampening=dampening)
 
     betas_1, betas_2 = settings.get("betas") or (settings.get("beta_1"), settings.get("beta_2"))
     epsilons = _either(settings, 1e-8, 1e-7, "eps", "epsilon")
@@ -226,10 +225,8 @@ def _rules(
         _either(settings, 0.0, 0.9, "momentum"), (False, True), (0.0, 1.0), squares,
     ):  # fmt: skip
         parts = (
-            (
-                "optimiser",
-                "RMSprop" + (", centered" if centered else "") + (f", momentum {momentum:g}" if momentum else ""),
-            ),
+            ("optimiser", "RMSprop, centered" if centered else "RMSprop"),
+            ("momentum", f"{momentum:g}"),
             ("ρ", f"{rho:g}"),
             ("ε", f"{epsilon:g} " + ("under the root" if inside else "added to the root")),
             *([("first mean square", "1")] if initial else []),
@@ -256,6 +253,11 @@ def _rules(
             parts,
             partial(optimisers.adagrad, squares=square, epsilon=epsilon, epsilon_inside=inside, initial=initial),
         )
+
+
+def _as_float32(values: list[float]) -> list[float]:
+    """The values, and what becomes of them in Keras on TensorFlow, where `ops.cast` takes a number through float32."""
+    return values + [rounded for value in values if (rounded := float(np.float32(value))) != value]
 
 
 def _either(settings: dict[str, Any], first: float, second: float, *names: str) -> list[float]:

@@ -8,6 +8,8 @@ from divergence.comparison import TOLERANCE, Comparison, Finding
 
 Verdict = Literal["agree", "own", "chance", "inherited", "-"]
 
+LASTING = ("output", "loss", "gradients", "after")
+"""Checkpoints where a convention shows again at each step; weights and batches are taken up once."""
 CHECKPOINTS = ("weights", "batch", "output", "loss", "gradients", "after")
 
 
@@ -64,7 +66,9 @@ def walk(comparison: Comparison) -> Walk:
             verdict: Verdict
             if not differences:
                 verdict = "-"
-            elif any((f.step, f.checkpoint) == (step, checkpoint) for f in findings):
+            elif any(
+                f.checkpoint == checkpoint and f.step <= step for f in findings if step == 1 or checkpoint in LASTING
+            ):
                 verdict = "own"
             elif not unexplained:
                 verdict = "agree"

@@ -165,7 +165,7 @@ PAIRS = {
     "leaky relu": ({"network": lambda: Network(hidden=nn.LeakyReLU())}, {"network": lambda: Network(hidden=nn.LeakyReLU(0.3))}, "output", "negative_slope 0.01", "negative_slope 0.3"),
     # the loss
     "sum": ({}, {"loss": lambda y, t: functional.cross_entropy(y, t, reduction="sum")}, "loss", "mean of the cross-entropy of logits", "sum of the cross-entropy of logits"),
-    "second softmax": ({}, {"network": lambda: Network(after=nn.Softmax(1))}, "output", "Identity", "Softmax"),
+    "second softmax": ({}, {"network": lambda: Network(after=nn.Softmax(1))}, "output", "nothing", "after"),
     "half": (FOUR_NUMBERS, {"loss": lambda y, t: functional.mse_loss(y, t) / 2}, "loss", "mean of the squared error", "mean of the half the squared error"),
     "over the batch": (FOUR_NUMBERS, {"loss": lambda y, t: (y - t).square().sum(1).mean()}, "loss", "mean of the squared error", "sum over an example"),
     "broadcast": (ONE_NUMBER, {"target": lambda r: zeros_and_ones(r)[:, 0], "loss": lambda y, t: (y - t).square().mean()}, "loss", "mean of the squared error", "over all pairs"),
@@ -177,9 +177,9 @@ PAIRS = {
     "frozen": ({}, {"prepare": lambda m: m.first.weight.register_hook(torch.zeros_like)}, "gradients", "not zero", "zero"),
     # the step
     "learning rate": ({}, {"optimizer": sgd(lr=0.01)}, "after", "0.1", "0.01"),
-    "momentum": ({}, {"optimizer": sgd(momentum=0.9)}, "after", "SGD", "SGD, momentum 0.9"),
-    "nesterov": ({"optimizer": sgd(momentum=0.9)}, {"optimizer": sgd(momentum=0.9, nesterov=True)}, "after", "SGD, momentum 0.9", "SGD, momentum 0.9, Nesterov"),
-    "dampening": ({"optimizer": sgd(momentum=0.9)}, {"optimizer": sgd(momentum=0.9, dampening=0.9)}, "after", "SGD, momentum 0.9", "dampening 0.9"),
+    "momentum": ({}, {"optimizer": sgd(momentum=0.9)}, "after", "0", "0.9"),
+    "nesterov": ({"optimizer": sgd(momentum=0.9)}, {"optimizer": sgd(momentum=0.9, nesterov=True)}, "after", "SGD", "SGD, Nesterov"),
+    "dampening": ({"optimizer": sgd(momentum=0.9)}, {"optimizer": sgd(momentum=0.9, dampening=0.9)}, "after", "0", "0.9"),
     "optimiser": ({}, {"optimizer": adam(lr=0.1)}, "after", "SGD", "Adam"),
     "ε": ({"optimizer": adam()}, {"optimizer": adam(eps=1e-7)}, "after", "1e-08 added to √v̂", "1e-07 added to √v̂"),
     "β": ({"optimizer": adam()}, {"optimizer": adam(betas=(0.9, 0.98))}, "after", "0.9, 0.999", "0.9, 0.98"),
