@@ -5,7 +5,7 @@ both is that a difference. So it is seen however far apart the numbers are, and 
 """
 
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
@@ -14,7 +14,7 @@ from scipy import stats
 
 from divergence.comparison import TOLERANCE, Comparison, Finding, describe_difference, distance
 from divergence.gradients import relate_gradients
-from divergence.initialisers import find_origin, same_distribution
+from divergence.initialisers import find_origins, same_distribution
 from divergence.layers import describe_layer, family
 from divergence.losses import find_loss, name_ratio
 from divergence.pairing import Pair
@@ -37,15 +37,19 @@ def name_shapes(comparison: Comparison) -> Iterator[Finding]:
 def name_weights(comparison: Comparison) -> Iterator[Finding]:
     """First weights drawn from different distributions."""
     groups: dict[tuple[str, str], list[tuple[Pair, str]]] = defaultdict(list)
-    for pair, a, b in comparison.aligned(1, "weights"):
-        if distance(a, b) <= TOLERANCE[comparison.precision]["weights"]:
+    pairs = [*comparison.aligned(1, "weights")]
+    origins = [
+        find_origins([pair.one for pair, _, _ in pairs], comparison.one),
+        find_origins([pair.other for pair, _, _ in pairs], comparison.other),
+    ]
+    for pair, a, b in pairs:
+        one, other = origins[0][pair.one], origins[1][pair.other]
+        same = distance(a, b) <= TOLERANCE[comparison.precision]["weights"]
+        if same or one.fits.keys() & other.fits.keys():
             continue
-        one, other = find_origin(pair.one, comparison.one), find_origin(pair.other, comparison.other)
-        common = one.fits.keys() & other.fits.keys()
-        if common or (not one.fits and not other.fits and same_distribution(a, b)):
-            continue
-        evidence = f"{pair.label}: {one.evidence} here; {other.evidence} there"
-        groups[one.name, other.name].append((pair, evidence))
+        if one.fits or other.fits or not same_distribution(a, b):
+            evidence = f"{pair.label}: {one.evidence} here; {other.evidence} there"
+            groups[one.name, other.name].append((pair, evidence))
     for (here, there), members in groups.items():
         yield Finding(1, "weights", _names(pair for pair, _ in members), here, there, [line for _, line in members])
     for pair, a, b in comparison.aligned(1, "weights"):
@@ -192,7 +196,7 @@ def name_difference(comparison: Comparison, step: int, checkpoint: str) -> Itera
 
 def name_loss(comparison: Comparison) -> Iterator[Finding]:
     """Losses that are different functions of a program's own output and target."""
-    one, other = (find_loss(record.steps[0], comparison.precision) for record in (comparison.one, comparison.other))
+    one, other = (find_loss(record, comparison.precision) for record in (comparison.one, comparison.other))
     if one and other and not one.keys() & other.keys():
         here, there = next(iter(one)), next(iter(other))
         yield Finding(1, "loss", "the loss", here, there, [f"{one[here]} here; {other[there]} there"])
@@ -260,22 +264,29 @@ Explained: TypeAlias = list[dict[str, set[Convention]]]
 
 
 def step_conventions(comparison: Comparison) -> Explained:
-    """The mixtures that explain each weight's steps: of those the ones that explain all weights, where there are such."""
+    """The mixtures that explain each weight's steps: of those the ones that explain the most weights."""
     found = []
     for record, names in (
         (comparison.one, [pair.one for pair in comparison.pairing.pairs]),
         (comparison.other, [pair.other for pair in comparison.pairing.pairs]),
     ):
         by_weight = {name: explain_steps(name, record) for name in names if has_steps(name, record)}
-        explained = [mixtures for mixtures in by_weight.values() if mixtures]
-        everywhere = set.intersection(*explained) if explained else set()
-        found.append({name: mixtures & everywhere or mixtures for name, mixtures in by_weight.items()})
+        often = Counter(itertools.chain(*by_weight.values()))
+        found.append(
+            {
+                name: {mixture for mixture in mixtures if often[mixture] == max(often[other] for other in mixtures)}
+                for name, mixtures in by_weight.items()
+            }
+        )
     return found
 
 
 def _closest(one: set[Convention], other: set[Convention]) -> tuple[tuple[str, str, str], ...]:
     """The parts in which two sets of mixtures have to differ, as few as possible, with what each program does."""
-    return min((_differing(dict(a), dict(b)) for a in one for b in other), key=lambda parts: (len(parts), parts))
+    return min(
+        (_differing(dict(a), dict(b)) for a in one for b in other),
+        key=lambda parts: (len(parts), len(str(parts)), parts),
+    )
 
 
 def _differing(one: dict[str, str], other: dict[str, str]) -> tuple[tuple[str, str, str], ...]:

@@ -8,6 +8,8 @@ Sources: Glorot and Bengio 2010; He et al. 2015; Saxe et al. 2014 (orthogonal); 
 LeCun are cut at two standard deviations and widened by 1/0.8796 to have the variance asked for).
 """
 
+import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -47,6 +49,16 @@ class Origin:
     def evidence(self) -> str:
         """What speaks for it."""
         return next(iter(self.fits.values()), self.described)
+
+
+def find_origins(names: list[str], record: Record) -> dict[str, Origin]:
+    """Which initialisers each weight fits before its first step, those first that fit most weights of the program."""
+    origins = {name: find_origin(name, record) for name in names}
+    often = Counter(itertools.chain(*(origin.fits for origin in origins.values())))
+    return {
+        name: Origin(dict(sorted(origin.fits.items(), key=lambda fit: -often[fit[0]])), origin.described)
+        for name, origin in origins.items()
+    }
 
 
 def find_origin(name: str, record: Record) -> Origin:
@@ -145,6 +157,8 @@ def _scaled(fan_in: int, fan_out: int) -> Iterator[tuple[str, Cdf]]:
         yield f"{author} normal", _normal(variance**0.5)
         yield f"{author} normal, cut at ±2 sd", _cut_normal(variance**0.5 / CUT)
     yield "He normal of fan_out", _normal((2 / fan_out) ** 0.5)
+    yield "N(0, 1/fan_in), cut at ±2 sd and not widened", _cut_normal(fan_in**-0.5)  # Sonnet's
+    yield "unit scaling uniform, factor 1.43", _uniform(1.43 * (3 / fan_in) ** 0.5)  # TensorFlow 1's for relu
 
 
 def _uniform(limit: float) -> Cdf:

@@ -1,31 +1,46 @@
 """Which loss makes a program's number of its output and target, and what the ratio of two losses or gradients means."""
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
 
-from divergence.record import Array, Step
+from divergence.record import Array, Record, Step
 
-ROUND_OFF = {"float32": 2e-6, "float64": 1e-10}
-"""How far, relatively, a sum of a batch's numbers may be off in each precision."""
+ROUND_OFF = {"float32": 5e-6, "float64": 1e-10}
+"""How far, relatively, a loss may be off in each precision."""
 
 
-def find_loss(step: Step, precision: str) -> dict[str, str]:
-    """The losses that give the recorded number, by name, with the evidence; empty where none does.
+def find_loss(record: Record, precision: str) -> dict[str, str]:
+    """The losses that give the recorded number in each step, by name, with the first step's; empty where none does.
 
-    A known loss plus a penalty λΣw² counts where λ is a round number.
+    Where no known loss does, one with a penalty λΣw² on top counts, for a round λ that is the same in all steps.
     """
+    tolerance = ROUND_OFF[precision]
+    for explain in (_fitting, _penalised):
+        by_step = [dict(explain(record, step, tolerance)) for step in record.steps]
+        if common := [name for name in by_step[0] if all(name in fits for fits in by_step)]:
+            return {name: by_step[0][name] for name in common}
+    return {}
+
+
+def _values(step: Step) -> tuple[float, dict[str, float]]:
+    """A step's recorded loss, and what known losses of its output and target are; not a number where one is missing."""
     if not (step["loss"] and step["output"] and "target" in step["batch"]):
-        return {}
-    loss = float(np.ravel(next(iter(step["loss"].values())))[0])
+        return np.nan, {}
     output, target = (
         np.asarray(a, dtype=float) for a in (next(iter(step["output"].values())), step["batch"]["target"])
     )
     with np.errstate(all="ignore"):
-        values = {name: float(value) for name, value in _losses(output, target) if np.isfinite(value)}
-    tolerance = ROUND_OFF[precision] * 10
-    fits = {name: f"{value:.9g}" for name, value in values.items() if abs(value - loss) <= tolerance * abs(loss)}
-    return fits or dict(_penalised(values, loss, step, tolerance))
+        known = {name: float(value) for name, value in _losses(output, target)}
+    return float(np.ravel(next(iter(step["loss"].values())))[0]), known
+
+
+def _fitting(_: Record, step: Step, tolerance: float) -> Iterator[tuple[str, str]]:
+    loss, known = _values(step)
+    for name, value in known.items():
+        if abs(value - loss) <= tolerance * abs(loss):
+            yield name, f"{value:.9g}"
 
 
 def _losses(output: Array, target: Array) -> Iterator[tuple[str, float]]:
@@ -96,22 +111,31 @@ def _of_classes(output: Array, target: Array) -> Iterator[tuple[str, float]]:
         yield f"sum of the {name}", entropy.sum()
 
 
-def _penalised(values: dict[str, float], loss: float, step: Step, tolerance: float) -> Iterator[tuple[str, str]]:
-    trained = {name: step["weights"][name] for name in step["gradients"]} or step["weights"]
-    squares = {
-        "Σw² over all weights": sum(float((np.asarray(w, float) ** 2).sum()) for w in trained.values()),
-        "Σw² over kernels": sum(float((np.asarray(w, float) ** 2).sum()) for w in trained.values() if w.ndim > 1),
+def _penalised(record: Record, step: Step, tolerance: float) -> Iterator[tuple[str, str]]:
+    """Known losses that lack a round λ times the squares of some weights."""
+    tables = {
+        name
+        for layer in record.settings.get("layers", {}).values()
+        if layer["kind"].startswith("Embedding")
+        for name in layer["weights"].values()
     }
-    for name, value in values.items():
-        for which, sum_of_squares in squares.items():
-            if loss > value and sum_of_squares:
-                factor = (loss - value) / sum_of_squares
-                rounded = float(f"{factor:.1e}")
-                if (
-                    abs(factor - rounded) * sum_of_squares <= tolerance * loss
-                    and rounded * sum_of_squares > 1e3 * tolerance * loss
-                ):
-                    yield f"{name} + {rounded:g}·{which}", f"{value:.9g} + {rounded:g}·{sum_of_squares:.6g}"
+    squares = {
+        name: float(np.square(step["weights"][name], dtype=float).sum())
+        for name in step["gradients"] or step["weights"]
+    }
+    matrices = [name for name in squares if step["weights"][name].ndim > 1]
+    groups = {
+        "kernels": [name for name in matrices if name not in tables],
+        "embeddings": [name for name in matrices if name in tables],
+        "kernels and embeddings": matrices,
+        "all weights": [*squares],
+    }
+    loss, known = _values(step)
+    for (name, value), (group, members) in itertools.product(known.items(), groups.items()):
+        total, rest = sum(squares[member] for member in members), loss - value
+        factor = float(f"{rest / total:.1e}") if total and np.isfinite(rest) else 0.0
+        if rest > 100 * tolerance * loss and abs(rest - factor * total) <= tolerance * loss:
+            yield f"{name} + {factor:g}·Σw² over {group}", f"{value:.9g} + {factor:g}·{total:.6g}"
 
 
 def name_ratio(ratio: float, step: Step, tolerance: float) -> str | None:

@@ -53,7 +53,7 @@ def explain_steps(name: str, record: Record) -> set[Convention]:
     fits = set()
     settings = record.settings.get("optimizer", {})
     for clipping, trace in _clippings(name, record):
-        for decay, coupled, decoupled in _decays(settings):
+        for decay, coupled, decoupled in _decays(settings, trace.precision):
             gradients = [g + coupled * w for g, w in zip(trace.gradients, trace.before, strict=True)]
             for parts, rule in _rules(settings, trace, coupled):
                 rates = trace.rates or [1.0] * len(gradients)
@@ -162,11 +162,17 @@ def _trace(name: str, record: Record, gradients: list[Array], squares: list[Arra
     )
 
 
-def _decays(settings: dict[str, Any]) -> Iterator[tuple[str, float, float]]:
+def _decays(settings: dict[str, Any], precision: str) -> Iterator[tuple[str, float, float]]:
     """Ways of weight decay: in words, λ added to the gradient as λw, and λ of the weights taken off as rate·λw."""
     yield "none", 0.0, 0.0
     recorded = settings.get("weight_decay") if settings else None
-    sizes = _as_float32([float(recorded)]) if recorded else [] if settings else [0.1, 0.01, 1e-3, 5e-4, 1e-4, 1e-5]
+    sizes = (
+        _as_float32([float(recorded)], precision)
+        if recorded
+        else []
+        if settings
+        else [0.1, 0.01, 1e-3, 5e-4, 1e-4, 1e-5]
+    )
     for size in sizes:
         yield f"coupled: {size:.9g}·w joins the gradient", size, 0.0
         yield f"decoupled: rate·{size:.9g}·w off the weight", 0.0, size
@@ -182,7 +188,7 @@ def _rules(
         return [("repeated rows", "squared look-up by look-up")] if square else []
 
     for momentum, nesterov, dampening in itertools.product(
-        _as_float32(_either(settings, 0.0, 0.9, "momentum")), (False, True), (0.0, 0.9)
+        _as_float32(_either(settings, 0.0, 0.9, "momentum"), trace.precision), (False, True), (0.0, 0.9)
     ):
         if momentum or not (nesterov or dampening):
             parts: Convention = (("optimiser", "SGD, Nesterov" if nesterov else "SGD"), ("momentum", f"{momentum:.9g}"))
@@ -255,9 +261,11 @@ def _rules(
         )
 
 
-def _as_float32(values: list[float]) -> list[float]:
-    """The values, and what becomes of them in Keras on TensorFlow, where `ops.cast` takes a number through float32."""
-    return values + [rounded for value in values if (rounded := float(np.float32(value))) != value]
+def _as_float32(values: list[float], precision: str) -> list[float]:
+    """The values, and what becomes of them in float64 in Keras on TensorFlow, where `ops.cast` goes through float32."""
+    return values + [
+        float(np.float32(value)) for value in values if precision == "float64" and np.float32(value) != value
+    ]
 
 
 def _either(settings: dict[str, Any], first: float, second: float, *names: str) -> list[float]:

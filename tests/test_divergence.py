@@ -1,7 +1,7 @@
 """Pairs of small PyTorch programs that differ in one convention alone, and what `divergence` says of each."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from divergence.__main__ import describe, main
-from divergence.comparison import Comparison, Finding
+from divergence.__main__ import describe
+from divergence.comparison import Comparison
 from divergence.pytorch import record
 from divergence.record import read_record
 from divergence.walk import Walk, walk
@@ -23,7 +23,13 @@ BATCH, CLASSES = 32, 4
 class Network(nn.Module):
     """Looks up a vector, joins it with numbers, and gives CLASSES or one number through a hidden layer."""
 
-    def __init__(self, outputs: int = CLASSES, hidden: nn.Module | None = None, padding: int | None = None, after: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        outputs: int = CLASSES,
+        hidden: nn.Module | None = None,
+        padding: int | None = None,
+        after: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.table = nn.Embedding(40, 6, padding_idx=padding)
         self.first = nn.Linear(10, 30)
@@ -171,7 +177,7 @@ PAIRS = {
     "broadcast": (ONE_NUMBER, {"target": lambda r: zeros_and_ones(r)[:, 0], "loss": lambda y, t: (y - t).square().mean()}, "loss", "mean of the squared error", "over all pairs"),
     "logits as probabilities": (replace(ONE_NUMBER, loss=functional.binary_cross_entropy_with_logits), {"loss": lambda y, t: functional.binary_cross_entropy(y.clamp(1e-7, 1 - 1e-7), t)}, "loss", "cross-entropy of logits", "logits where probabilities are expected"),
     "λ": ({"penalty": lambda m: 0.01 * m.first.weight.square().sum() + 0.01 * m.last.weight.square().sum() + 0.01 * m.table.weight.square().sum()},
-          {"penalty": lambda m: 0.005 * m.first.weight.square().sum() + 0.005 * m.last.weight.square().sum() + 0.005 * m.table.weight.square().sum()}, "loss", "0.01·Σw² over kernels", "0.005·Σw² over kernels"),
+          {"penalty": lambda m: 0.005 * m.first.weight.square().sum() + 0.005 * m.last.weight.square().sum() + 0.005 * m.table.weight.square().sum()}, "loss", "0.01·Σw² over kernels and embeddings", "0.005·Σw² over kernels and embeddings"),
     # gradients
     "not cleared": ({}, {"clears": False}, "gradients", "this step's alone", "not cleared"),
     "frozen": ({}, {"prepare": lambda m: m.first.weight.register_hook(torch.zeros_like)}, "gradients", "not zero", "zero"),
@@ -217,7 +223,9 @@ def test_a_pair_that_differs_in_one_convention_is_told_by_its_name(name: str, tm
 def test_equal_programs_and_other_seeds_raise_no_alarm(
     precision: torch.dtype, optimizer: Any, changed: dict[str, int], tmp_path: Path
 ) -> None:
-    one = Program(lambda: Network(hidden=nn.Sequential(nn.BatchNorm1d(30), nn.ReLU())), precision=precision, optimizer=optimizer)
+    one = Program(
+        lambda: Network(hidden=nn.Sequential(nn.BatchNorm1d(30), nn.ReLU())), precision=precision, optimizer=optimizer
+    )
     found = compare(one, replace(one, **changed), tmp_path)
 
     assert not found.findings

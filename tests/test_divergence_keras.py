@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from divergence import keras as in_keras
 from divergence import pytorch as in_pytorch
 from divergence.comparison import Comparison
-from divergence.record import Record, read_record
+from divergence.record import read_record
 from divergence.walk import Walk, walk
 from stages.engines.keras import set_precision
 from tests.project import ROOT
@@ -58,7 +58,9 @@ def like_keras(images: Tensor) -> Tensor:
 def train_keras(path: Path, optimizer: Any, model: keras.Model | None = None) -> list[np.ndarray]:
     keras.utils.set_random_seed(1)
     model = model or keras_model(norm=False)
-    model.compile(optimizer, "mean_squared_error", steps_per_execution=2 if keras.backend.backend() == "tensorflow" else 1)
+    model.compile(
+        optimizer, "mean_squared_error", steps_per_execution=2 if keras.backend.backend() == "tensorflow" else 1
+    )
     in_keras.record(model, path)
     model.fit([ROWS, IMAGES], TARGETS, batch_size=BATCH, shuffle=False, verbose=0)
     return model.get_weights()
@@ -72,7 +74,9 @@ def train_torch(path: Path, start: Path | None, optimizer: Any, model: nn.Module
     chosen = optimizer(model.parameters())
     in_pytorch.record(model, chosen, path)
     images = torch.tensor(IMAGES).permute(0, 3, 1, 2)
-    for rows, image, target in zip(*(t.split(BATCH) for t in (torch.tensor(ROWS), images, torch.tensor(TARGETS))), strict=True):
+    for rows, image, target in zip(
+        *(t.split(BATCH) for t in (torch.tensor(ROWS), images, torch.tensor(TARGETS))), strict=True
+    ):
         chosen.zero_grad()
         nn.functional.mse_loss(model(rows, image), target).backward()
         chosen.step()
@@ -101,7 +105,9 @@ def test_a_port_that_follows_its_original_agrees_to_nine_digits(tmp_path: Path) 
 def test_recording_changes_nothing(tmp_path: Path) -> None:
     def keras_weights(record: bool) -> list[np.ndarray]:
         keras.utils.set_random_seed(1)
-        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dropout(0.5), keras.layers.Dense(1)])
+        model = keras.Sequential(
+            [keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dropout(0.5), keras.layers.Dense(1)]
+        )
         model.compile(keras.optimizers.Adam(), "mse")
         if record:
             in_keras.record(model, tmp_path / "k.npz", steps=2)
@@ -168,8 +174,13 @@ def test_flattening_in_another_order_is_told(tmp_path: Path) -> None:
 
 def test_batch_norms_conventions_are_told(tmp_path: Path) -> None:
     train_keras(tmp_path / "k.npz", keras.optimizers.SGD(), keras_model())
-    train_torch(tmp_path / "t.npz", tmp_path / "k.npz", lambda p: torch.optim.SGD(p, 0.01), Port(nn.BatchNorm2d(5), like_keras))
-    found = {finding.what: (finding.one, finding.other) for finding in compare(tmp_path / "t.npz", tmp_path / "k.npz").findings}
+    train_torch(
+        tmp_path / "t.npz", tmp_path / "k.npz", lambda p: torch.optim.SGD(p, 0.01), Port(nn.BatchNorm2d(5), like_keras)
+    )
+    found = {
+        finding.what: (finding.one, finding.other)
+        for finding in compare(tmp_path / "t.npz", tmp_path / "k.npz").findings
+    }
 
     assert found["batch norm: ε"] == ("1e-05", "0.001")
     assert found["batch norm: share of the batch in the running mean"] == ("0.1", "0.01")
@@ -179,7 +190,9 @@ def test_batch_norms_conventions_are_told(tmp_path: Path) -> None:
 
 def test_padding_rows_that_learn_are_told(tmp_path: Path) -> None:
     train_keras(tmp_path / "k.npz", keras.optimizers.SGD(), keras_model(norm=False, padded=True))
-    train_torch(tmp_path / "t.npz", tmp_path / "k.npz", lambda p: torch.optim.SGD(p, 0.01), Port(None, like_keras, padded=True))
+    train_torch(
+        tmp_path / "t.npz", tmp_path / "k.npz", lambda p: torch.optim.SGD(p, 0.01), Port(None, like_keras, padded=True)
+    )
     first = compare(tmp_path / "t.npz", tmp_path / "k.npz").findings[0]
 
     assert (first.checkpoint, first.one, first.other) == ("gradients", "0", "none")
@@ -188,5 +201,17 @@ def test_padding_rows_that_learn_are_told(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_all_of_this_holds_on_the_torch_backend_too() -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", __file__, "-k", "agrees or changes or batch"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        "0",
+        "-p",
+        "no:cacheprovider",
+        __file__,
+        "-k",
+        "agrees or changes or batch",
+    ]
     subprocess.run(["env", "KERAS_BACKEND=torch", *command], cwd=ROOT, check=True, timeout=300)
