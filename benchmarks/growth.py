@@ -1,12 +1,12 @@
 """How a whole epoch's time and memory grow with the ratings."""
 
+import importlib
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
+from benchmarks.epochs import Framework, make_epoch
 from benchmarks.measure import Cell, Spread, Table, ratio
 from benchmarks.processes import in_a_process, peak_megabytes
 from benchmarks.ratings import BOOK_USERS, change_params
@@ -14,38 +14,22 @@ from benchmarks.scale import Scale
 from stages.ratings.table import Ratings
 
 BATCH_SIZE = 1024
-ROUNDS = 2
-"""An epoch over the most ratings takes so long that chance evens out in it."""
-
-Name = Literal["torch", "keras"]
-NAMES: tuple[Name, ...] = ("torch", "keras")
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch took."""
-
-    seconds: float
-    megabytes: float
 
 
 def measure(scale: Scale, work: Path) -> list[Table]:
     """A whole epoch of each trainer over each number of ratings, the same users and books, each in its own process."""
     rows: list[list[Cell]] = []
-    for name in NAMES:
-        found = {count: list[Epoch]() for count in scale.epoch_rows}
-        for _ in range(ROUNDS):
+    for framework in ("torch", "keras"):
+        found = {count: list[tuple[float, float]]() for count in scale.epoch_rows}
+        for _ in range(scale.process_rounds):
             for count in scale.epoch_rows:
-                found[count].append(in_a_process(train_one_epoch, name, scale.users, count))
-        per_row = {
-            count: ([1e6 * epoch.seconds / count for epoch in epochs], [epoch.megabytes for epoch in epochs])
-            for count, epochs in found.items()
-        }
-        first, _ = per_row[scale.epoch_rows[0]]
-        for count, (microseconds, megabytes) in per_row.items():
-            rows.append(
-                [f"train-{name}", count, Spread.of(microseconds), ratio(microseconds, first), Spread.of(megabytes)]
-            )
+                found[count].append(in_a_process(train_one_epoch, framework, scale.users, count))
+        first = [seconds / scale.epoch_rows[0] for seconds, _ in found[scale.epoch_rows[0]]]
+        for count, epochs in found.items():
+            per_row = [seconds / count for seconds, _ in epochs]
+            microseconds = Spread.of(1e6 * seconds for seconds in per_row)
+            peak = Spread.of(megabytes for _, megabytes in epochs)
+            rows.append([f"train-{framework}", count, microseconds, ratio(per_row, first), peak])
     return [
         Table(
             f"One whole epoch by the number of ratings, {scale.users:,} users, batches of {BATCH_SIZE:,}",
@@ -55,17 +39,16 @@ def measure(scale: Scale, work: Path) -> list[Table]:
     ]
 
 
-def train_one_epoch(name: Name, users: int, count: int) -> Epoch:
-    """Train on ratings drawn at random; what comes before the first step, such as tracing a graph, isn't counted."""
-    ratings = draw_ratings(users, count)
-    if name == "torch":
-        from benchmarks.torch_epochs import make_epoch
-    else:
-        from benchmarks.keras_epochs import make_epoch
-    epoch = make_epoch(change_params(embedding_dim=5, batch_size=min(BATCH_SIZE, count)), ratings, ratings)
+def train_one_epoch(framework: str, users: int, count: int) -> tuple[float, float]:
+    """Seconds and peak megabytes over ratings drawn at random; what comes before the first step isn't counted."""
+    found: Framework = importlib.import_module(f"benchmarks.{framework}_epochs").FRAMEWORK
+    ratings, size = draw_ratings(users, count), min(BATCH_SIZE, count)
+    trainer = found.make_trainer(change_params({"train.batch_size": size, "train.threads": 1}), ratings)
+    trainer.train_one_epoch(ratings[: size + count % size], 1)  # Keras traces a graph for each size of a batch
+    epoch = make_epoch(trainer, ratings)
     start = time.process_time()
     epoch()
-    return Epoch(time.process_time() - start, peak_megabytes())
+    return time.process_time() - start, peak_megabytes()
 
 
 def draw_ratings(users: int, count: int) -> Ratings:

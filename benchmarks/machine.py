@@ -14,9 +14,12 @@ PACKAGES = [
 
 def describe_machine() -> dict[str, str | float]:
     """The processor, its cores that this process may use, the memory, and how busy it is: 0 is idle."""
+    information = Path("/proc/cpuinfo")  # Linux's; elsewhere `platform` knows
+    lines = information.read_text(encoding="utf-8").splitlines() if information.exists() else []
+    cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
-        "cpu": _cpu_model(),
+        "cpu": cpu or platform.processor() or platform.machine(),
         "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1,
         "memory_gib": round(memory / 2**30),
         "load": round(os.getloadavg()[0], 1),
@@ -33,12 +36,3 @@ def list_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return versions
-
-
-def _cpu_model() -> str:
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -68,19 +68,11 @@ class Table:
         rows = [dict(zip(self.columns, row, strict=True)) for row in asdict(self)["rows"]]
         return {"title": self.title, "rows": rows, "note": self.note}
 
-    @classmethod
-    def of(cls, content: dict[str, Any]) -> "Table":
-        """The table that `as_json` has described."""
-        rows = [
-            [Spread(**cell) if isinstance(cell, dict) else cell for cell in row.values()] for row in content["rows"]
-        ]
-        return cls(content["title"], list(content["rows"][0]), rows, content["note"])
-
     def __str__(self) -> str:
         """The table as text, numbers to the right."""
         cells = [self.columns, *([_show(cell) for cell in row] for row in self.rows)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        numeric = [all(not isinstance(cell, str) for cell in column) for column in zip(*self.rows, strict=True)]
+        numeric = [not any(isinstance(row[column], str) for row in self.rows) for column in range(len(self.columns))]
         lines = [
             "  ".join(
                 f"{cell:>{width}}" if right else f"{cell:<{width}}"

@@ -4,11 +4,10 @@ Each gets its data converted before the clock starts, and predicts from its fitt
 are each library's defaults, but for the sizes that the names tell.
 """
 
-import importlib.util
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,33 +18,52 @@ from stages.ratings.table import Ratings, read_ratings
 
 Predictor: TypeAlias = Callable[[Ratings], NDArray[np.floating]]
 Fit: TypeAlias = Callable[[], Predictor]
+Prepare: TypeAlias = Callable[[Ratings], Fit]
 
 DAMPING = 5
 """Of biases: as in `train-baselines`."""
 SEED = 42
 
 
+class Fitted(NamedTuple):
+    """CPU seconds to fit, and the mean squared errors of the validation and of the test rows."""
+
+    seconds: float
+    val_mse: float
+    test_mse: float
+
+
 def measure(scale: Scale, work: Path) -> list[Table]:
-    """Fit every peer that is installed to `train.parquet` in the folder; judge it by the other two parts."""
+    """Fit every peer to `train.parquet` in the folder; judge it by the other two parts."""
     training, validation, test = (read_ratings(work / f"{name}.parquet") for name in ("train", "validation", "test"))
     rows: list[list[Cell]] = []
-    for name, (package, prepare) in PEERS.items():
-        if importlib.util.find_spec(package) is None:
-            continue
-        fit = prepare(training)
-        start = time.process_time()
-        predict = fit()
-        seconds = time.process_time() - start
-        rows.append([name, seconds, squared_error(predict, test), squared_error(predict, validation)])
-    missing = {package for package, _ in PEERS.values() if importlib.util.find_spec(package) is None}
+    left_out = []
+    for name, prepare in PEERS.items():
+        try:
+            rows.append([name, *fit_peer(prepare, training, validation, test)])
+        except Exception as error:  # other people's programs: what one raises mustn't lose what the others reached
+            left_out.append(f"{name} ({error})")
     return [
         Table(
             f"Peers: {len(training):,} ratings to fit",
-            ["name", "seconds", "test_mse", "val_mse"],
+            ["name", *Fitted._fields],
             rows,
-            f"Not installed here: {', '.join(sorted(missing))}." if missing else "",
+            f"Left out: {'; '.join(left_out)}. benchmarks/README.md says how to install them." if left_out else "",
         )
     ]
+
+
+def fit_peer(prepare: Prepare, training: Ratings, validation: Ratings, test: Ratings) -> Fitted:
+    """Fit one and judge it; its data is converted before the clock starts.
+
+    Raises:
+        ImportError: it isn't installed.
+    """
+    fit = prepare(training)
+    start = time.process_time()
+    predict = fit()
+    seconds = time.process_time() - start
+    return Fitted(seconds, squared_error(predict, validation), squared_error(predict, test))
 
 
 def squared_error(predict: Predictor, ratings: Ratings) -> float:
@@ -165,11 +183,11 @@ def cornac_mf(training: Ratings) -> Fit:
     return fit
 
 
-PEERS: dict[str, tuple[str, Callable[[Ratings], Fit]]] = {
-    "LensKit biases": ("lenskit", lenskit_bias),
-    "LensKit biased ALS, 10 factors": ("lenskit", lenskit_als),
-    "Surprise SVD, 10 factors": ("surprise", surprise_svd),
-    "Cornac MF, 10 factors": ("cornac", cornac_mf),
-    "myFM, 8 factors, 200 samples": ("myfm", myfm_gibbs),
+PEERS: dict[str, Prepare] = {
+    "LensKit biases": lenskit_bias,
+    "LensKit biased ALS, 10 factors": lenskit_als,
+    "Surprise SVD, 10 factors": surprise_svd,
+    "Cornac MF, 10 factors": cornac_mf,
+    "myFM, 8 factors, 200 samples": myfm_gibbs,
 }
-"""Package and preparation of each, by the name that shows."""
+"""The preparation of each, by the name that shows."""

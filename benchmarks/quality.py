@@ -5,22 +5,21 @@ Times are CPU seconds of the whole process, frameworks' own threads included: ot
 """
 
 import argparse
-import importlib.util
+import importlib
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from benchmarks.machine import describe_machine, list_versions
-from benchmarks.peers import PEERS, squared_error
+from benchmarks.peers import PEERS, Fit, Fitted, Prepare, fit_peer
 from stages.ratings.table import Ratings, read_ratings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from stages.program.params import Params
 
 ROOT = Path(__file__).parents[1]
 SEEDS = (42, 43, 44)
@@ -30,8 +29,6 @@ HIGHEST = 0.714
 LEFT, BELOW = ("PyTorch, accurate", "Surprise"), ("Cornac", "LensKit biased ALS")
 """Where a name would meet another if it stood to the right of its point, and above."""
 
-Losses: TypeAlias = tuple[float, float]
-"""Mean squared errors of the validation and of the test rows."""
 Result: TypeAlias = dict[str, Any]
 """CPU seconds, val_mse and test_mse, one for each seed; the machine and the versions."""
 Results: TypeAlias = dict[str, Result]
@@ -51,106 +48,71 @@ def main() -> None:
     if arguments.parts:
         measured_with = {"machine": describe_machine(), "versions": list_versions()}
         parts = [read_ratings(arguments.parts / f"{name}.parquet") for name in ("train", "validation", "test")]
-        for name, fits in contenders(*parts).items():
-            if not arguments.only or name in arguments.only:
-                results[name] = measure(fits) | measured_with
-                print(f"{name}: {results[name]}", flush=True)
-        arguments.results.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        for name, fits in contenders().items():
+            if arguments.only and name not in arguments.only:
+                continue
+            try:
+                of_seeds = zip(*fits(*parts), strict=True)
+            except ImportError as error:
+                print(f"{name}: left out, {error}", flush=True)
+                continue
+            results[name] = dict(zip(Fitted._fields, map(list, of_seeds), strict=True)) | measured_with
+            print(f"{name}: {results[name]}", flush=True)
+            arguments.results.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if arguments.picture:
         draw(results, arguments.picture)
 
 
-def measure(fits: Iterable[tuple[float, Losses]]) -> Result:
-    """Lists of what came of each seed."""
-    rows = [(seconds, *losses) for seconds, losses in fits]
-    return dict(zip(("seconds", "val_mse", "test_mse"), map(list, zip(*rows, strict=True)), strict=True))
+def contenders() -> dict[str, Callable[[Ratings, Ratings, Ratings], Iterable[Fitted]]]:
+    """By name, how to fit to the training rows and judge by the validation's and the test's."""
+    networks = {"PyTorch": "torch", "Keras": "keras"}
+    return {
+        **{
+            name: partial(fit_once, prepare)
+            for name, prepare in {"user and book biases": project_biases, **PEERS}.items()
+        },
+        **{f"{name}, plain": partial(fit_network, framework, dict) for name, framework in networks.items()},
+        **{f"{name}, accurate": partial(fit_network, framework, read_settings) for name, framework in networks.items()},
+    }
 
 
-def contenders(training: Ratings, validation: Ratings, test: Ratings) -> dict[str, Iterator[tuple[float, Losses]]]:
-    """What this Python can fit, by name: for each seed the CPU seconds and the losses, fitted when asked for."""
-    found: dict[str, Iterator[tuple[float, Losses]]] = {}
-    if importlib.util.find_spec("torch") and importlib.util.find_spec("keras"):
-        found["user and book biases"] = fit_biases(training, validation, test)
-        for name, changes in {"plain": {"train.batch_size": PLAIN_BATCH}, "accurate": read_settings()}.items():
-            found[f"PyTorch, {name}"] = fit_pytorch(change_params(changes), training, validation, test)
-            found[f"Keras, {name}"] = fit_keras(change_params(changes), training, validation, test)
-    for name, (package, prepare) in PEERS.items():
-        if importlib.util.find_spec(package):
-            found[name] = fit_peer(prepare, training, validation, test)
-    return found
+def fit_once(prepare: Prepare, training: Ratings, validation: Ratings, test: Ratings) -> Iterator[Fitted]:
+    """A peer, whose seed is its own."""
+    yield fit_peer(prepare, training, validation, test)
 
 
-def fit_biases(training: Ratings, validation: Ratings, test: Ratings) -> Iterator[tuple[float, Losses]]:
+def project_biases(training: Ratings) -> Fit:
     """The line that a network has to beat."""
-    from stages import train_baselines
+    from stages.train_baselines import fit_biases
 
-    start = time.process_time()
-    biases = train_baselines.fit_biases(training)
-    seconds = time.process_time() - start
-    yield seconds, (squared_error(biases.predict, validation), squared_error(biases.predict, test))
+    return lambda: fit_biases(training).predict
 
 
-def fit_peer(prepare: Any, training: Ratings, validation: Ratings, test: Ratings) -> Iterator[tuple[float, Losses]]:
-    """One of `benchmarks.peers`, once: its seed is its own."""
-    fit = prepare(training)
-    start = time.process_time()
-    predict = fit()
-    seconds = time.process_time() - start
-    yield seconds, (squared_error(predict, validation), squared_error(predict, test))
+def fit_network(
+    framework: str, read: Callable[[], dict[str, Any]], training: Ratings, validation: Ratings, test: Ratings
+) -> Iterator[Fitted]:
+    """One of the project's two trainers, with each seed; its framework is loaded before the clock starts."""
+    from benchmarks.ratings import change_params  # the peers' Python lacks what it needs
+    from stages.training.fit import fit
 
-
-def fit_pytorch(
-    params: "Params", training: Ratings, validation: Ratings, test: Ratings
-) -> Iterator[tuple[float, Losses]]:
-    """`train-torch`, with each seed."""
-    from stages import train_torch
-
-    for seeded in seed_params(params):
+    make_trainer = importlib.import_module(f"benchmarks.{framework}_epochs").FRAMEWORK.make_trainer
+    changes = {"train.batch_size": PLAIN_BATCH, **read()}
+    make_trainer(change_params(changes), training)
+    for seed in SEEDS:
+        params = change_params({**changes, "train.seed": seed})
         start = time.process_time()
-        model, curve = train_torch.train(seeded, training, validation)
+        trainer = make_trainer(params, training)
+        curve = fit(trainer, training, validation, params.train)
         seconds = time.process_time() - start
-        yield seconds, (curve.best.val_loss, train_torch.evaluate(model, train_torch.Tensors.of(test, model)))
+        yield Fitted(seconds, curve.best.val_loss, trainer.evaluate(test))
 
 
-def fit_keras(
-    params: "Params", training: Ratings, validation: Ratings, test: Ratings
-) -> Iterator[tuple[float, Losses]]:
-    """`train-keras`, with each seed; Keras is loaded before the clock starts."""
-    from stages import train_keras
-
-    train_keras.choose_engine(params)
-    import keras  # noqa: F401
-
-    for seeded in seed_params(params):
-        start = time.process_time()
-        model, curve = train_keras.train(seeded, training, validation)
-        seconds = time.process_time() - start
-        yield seconds, (curve.best.val_loss, train_keras.evaluate(model, test))
-
-
-def read_settings(name: str = "accurate") -> dict[str, Any]:
-    """The parameters that a file in settings/ changes, by their keys."""
+def read_settings() -> dict[str, Any]:
+    """The parameters that settings/accurate.txt changes, by their keys."""
     from ruamel.yaml import YAML
 
-    pairs = (line.split()[1].split("=") for line in (ROOT / "settings" / f"{name}.txt").read_text("utf-8").splitlines())
+    pairs = (line.split()[1].split("=") for line in (ROOT / "settings/accurate.txt").read_text("utf-8").splitlines())
     return {key: YAML(typ="safe").load(value) for key, value in pairs}
-
-
-def change_params(changes: dict[str, Any]) -> "Params":
-    """The project's parameters with some changed."""
-    from stages.program.params import Params, load_params
-
-    settings = load_params(ROOT / "params.yaml").model_dump()
-    for key, value in changes.items():
-        section, name = key.split(".")
-        settings[section][name] = value
-    return Params.model_validate(settings)
-
-
-def seed_params(params: "Params") -> Iterator["Params"]:
-    """The parameters with each seed."""
-    for seed in SEEDS:
-        yield params.model_copy(update={"train": params.train.model_copy(update={"seed": seed})})
 
 
 def draw(results: Results, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -56,9 +57,10 @@ def split_ratings(work: Path, file: Path) -> tuple[Ratings, Ratings, Ratings]:
     return training, validation, test
 
 
-def change_params(embedding_dim: int, batch_size: int, threads: int = 1) -> Params:
-    """The project's parameters with another size of model and batch."""
+def change_params(changes: dict[str, Any]) -> Params:
+    """The project's parameters with some changed, by their keys: `model.embedding_dim`."""
     settings = load_params(ROOT / "params.yaml").model_dump()
-    settings["model"]["embedding_dim"] = embedding_dim
-    settings["train"].update(batch_size=batch_size, threads=threads)
+    for key, value in changes.items():
+        section, name = key.split(".")
+        settings[section][name] = value
     return Params.model_validate(settings)

@@ -27,8 +27,6 @@ class Scale:
     """Users of the ratings that the peers are fitted to."""
     product_size: int
     """Of the square matrices whose product shows the arithmetic's speed."""
-    copy_bytes: int
-    """Copied to see the memory's speed: far more than caches hold."""
 
 
 SCALES = {
@@ -44,7 +42,6 @@ SCALES = {
         epoch_rows=[1_000_000, 25_000_000],
         peers_users=53_424,
         product_size=2048,
-        copy_bytes=1 << 28,
     ),
     "quick": Scale(
         rounds=3,
@@ -58,7 +55,6 @@ SCALES = {
         epoch_rows=[100_000, 400_000],
         peers_users=5_342,
         product_size=1024,
-        copy_bytes=1 << 27,
     ),
     "tiny": Scale(
         rounds=1,
@@ -72,6 +68,5 @@ SCALES = {
         epoch_rows=[1000, 2000],
         peers_users=534,
         product_size=64,
-        copy_bytes=1 << 16,
     ),
 }

@@ -63,7 +63,7 @@ def set_initial_weights(model: "keras.Model", weights: InitialWeights) -> None:
 
 
 def adam_conventions(params: Params) -> AdamConventions:
-    """Whose way Adam follows."""
+    """Which framework's way each detail of Adam follows, `native` resolved."""
     return resolve_adam(params.conventions, KERAS_PROGRAMS[params.keras.backend], params.train.precision)
 
 
@@ -80,7 +80,7 @@ class KerasTrainer:
             make_adam(params.train.learning_rate, adam_conventions(params)),
             loss="mean_squared_error",
             steps_per_execution=params.keras.steps_per_execution if params.keras.backend == "tensorflow" else 1,
-            jit_compile=False,  # as on the CPU: on a GPU, Keras would choose XLA
+            jit_compile=False,  # Keras would use XLA on a GPU but not on a CPU: here on neither
         )
 
     def describe(self) -> str:
@@ -118,7 +118,7 @@ class KerasTrainer:
         return [np.array(weight) for weight in self.model.get_weights()]
 
     def set_weights(self, weights: Weights) -> None:
-        """Go on from these weights; the optimiser's memory stays."""
+        """Go on from these weights; the optimiser's state is kept."""
         self.model.set_weights(weights)
 
     def save(self) -> bytes:

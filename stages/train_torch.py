@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 from tqdm import tqdm
 
-from stages.engines.torch import accelerate, choose_device, configure
-from stages.program.params import Model, Params
+from stages.engines.torch import accelerate, configure, describe
+from stages.program.params import Params
 from stages.program.process import run_stage
 from stages.ratings.table import Ratings
 from stages.training.conventions import AdamConventions, resolve_adam
@@ -22,12 +22,13 @@ from stages.training.losses import average_batches
 class Recommender(nn.Module):
     """Predicts a user's rating of a book from one learned vector of each."""
 
-    def __init__(self, model: Model, user_count: int, book_count: int, sparse: bool = False) -> None:
+    def __init__(self, params: Params, training: Ratings) -> None:
         super().__init__()
-        self.book_embedding = nn.Embedding(book_count, model.embedding_dim, sparse=sparse)
-        self.user_embedding = nn.Embedding(user_count, model.embedding_dim, sparse=sparse)
+        sparse = adam_conventions(params).repeated_rows == "keras"  # gradients with a row for each look-up
+        self.book_embedding = nn.Embedding(training.book_count, params.model.embedding_dim, sparse=sparse)
+        self.user_embedding = nn.Embedding(training.user_count, params.model.embedding_dim, sparse=sparse)
         layers: list[nn.Module] = []
-        for fan_in, fan_out in model.layer_shapes:
+        for fan_in, fan_out in params.model.layer_shapes:
             layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
         self.dense = nn.Sequential(*layers[:-1])
 
@@ -46,9 +47,7 @@ class Recommender(nn.Module):
 def build_model(params: Params, training: Ratings) -> Recommender:
     """The untrained network, with the initial weights that the conventions ask for."""
     torch.manual_seed(params.train.seed)
-    sparse = adam_conventions(params).repeated_rows == "keras"  # gradients with a row for each look-up
-    model = Recommender(params.model, training.user_count, training.book_count, sparse)
-    model.to(getattr(torch, params.train.precision))
+    model = Recommender(params, training).to(getattr(torch, params.train.precision))
     set_initial_weights(model, draw_initial_weights(params, training.user_count, training.book_count))
     if params.model.output_bias == "mean":
         nn.init.constant_(model.layers[-1].bias, training.mean)
@@ -69,7 +68,7 @@ def set_initial_weights(model: Recommender, weights: InitialWeights) -> None:
 
 
 def adam_conventions(params: Params) -> AdamConventions:
-    """Whose way Adam follows."""
+    """Which framework's way each detail of Adam follows, `native` resolved."""
     return resolve_adam(params.conventions, "pytorch", params.train.precision)
 
 
@@ -77,21 +76,21 @@ class TorchTrainer:
     """The recommender with its optimiser, as `stages.training.fit` trains it."""
 
     def __init__(self, params: Params, training: Ratings) -> None:
+        self.device = configure(params)
         self.batch_size = params.train.batch_size
-        self.device = choose_device(params.torch.device)
-        configure(params.train.threads, self.device)
         self.model = build_model(params, training).to(self.device)
         optimizer = AdamByConventions(self.model.parameters(), params.train.learning_rate, adam_conventions(params))
         self.optimizer = accelerate(self.model, optimizer)  # without it: the same, slower
 
     def describe(self) -> str:
         """The framework, its version and the device that trains."""
-        return f"PyTorch {torch.__version__} on {self.device}"
+        return describe(self.device)
 
     def train_one_epoch(self, rows: Ratings, epoch: int) -> float:
         """Train on each batch once; the mean of the examples' losses as they were then."""
-        batches = self.split(rows, self.batch_size)
-        losses = batches[0][2].new_empty(len(batches))  # small tensors in a list would leave holes in the memory
+        batches = self.make_batches(rows, self.batch_size)
+        self.model.train()
+        losses = batches[0][2].new_empty(len(batches))  # read once: `.item()` at each step would wait for a GPU
         for step, (books, users, stars) in enumerate(tqdm(batches, f"epoch {epoch}", leave=False, disable=None)):
             self.optimizer.zero_grad()
             loss = mse_loss(self.model(books, users), stars)
@@ -103,11 +102,12 @@ class TorchTrainer:
     @torch.no_grad()
     def evaluate(self, rows: Ratings) -> float:
         """The mean squared error over all rows."""
-        batches = self.split(rows, EVALUATION_BATCH)
+        batches = self.make_batches(rows, EVALUATION_BATCH)
+        self.model.eval()
         squares = [mse_loss(self.model(books, users), stars, reduction="sum").item() for books, users, stars in batches]
         return sum(squares) / len(rows)
 
-    def split(self, rows: Ratings, size: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+    def make_batches(self, rows: Ratings, size: int) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Batches of books, users and stars, each (batch,), on the device that trains."""
         books, users = (torch.tensor(column, device=self.device).long() for column in (rows.books, rows.users))
         stars = torch.tensor(rows.stars, device=self.device).to(self.model.book_embedding.weight.dtype)
@@ -119,7 +119,7 @@ class TorchTrainer:
 
     @torch.no_grad()
     def set_weights(self, weights: Weights) -> None:
-        """Go on from these weights; the optimiser's memory stays."""
+        """Go on from these weights; the optimiser's state is kept."""
         for parameter, weight in zip(self.model.parameters(), weights, strict=True):
             parameter.copy_(torch.from_numpy(weight))
 

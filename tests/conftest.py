@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from stages.engines.both import load_triton_first
 from stages.program.params import Params, load_params
 from stages.ratings.table import Ratings
 from stages.split import TEST, TRAIN, VALIDATION, assign_parts
 from tests.data import simulate
 from tests.processes import Running, Start
 from tests.project import ROOT, commit, copy_project, dvc, edit_params
+
+load_triton_first()  # whatever order a test loads the frameworks in
 
 # Tests import Keras before a stage's code could choose for it.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -25,6 +28,17 @@ os.environ.update(TF_ENABLE_ONEDNN_OPTS="0", TF_CPP_MIN_LOG_LEVEL="3")
 # Under nohup or in a shell's background these may be ignored, and so they would be in all processes that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+RUNS_DVC = {"finished_small", "small", "finished", "project"}
+"""Fixtures that run the whole pipeline."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what runs a pipeline."""
+    for item in items:
+        if isinstance(item, pytest.Function) and RUNS_DVC & {*item.fixturenames}:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session", autouse=True)

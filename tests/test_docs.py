@@ -19,6 +19,7 @@ FINDINGS = re.findall(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("title", "code", "printed"), FINDINGS, ids=[finding[0] for finding in FINDINGS])
 def test_a_finding_can_be_seen(title: str, code: str, printed: str, tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
@@ -73,6 +74,7 @@ def commands(section: str) -> str:
     return "".join(re.findall(r"```bash\n(.*?)```", body, flags=re.DOTALL))
 
 
+@pytest.mark.slow
 def test_the_teams_commands_work_as_written(tmp_path: Path) -> None:
     """Branches, experiments, a remote and a merge, one after the other, on ratings few enough to train on at once."""
     project = copy_project(tmp_path / "project")

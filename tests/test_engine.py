@@ -89,6 +89,35 @@ class DependsOnValues(Plain):
         return stars if stars.sum() > 0 else -stars
 
 
+class PartlyWithoutGradients(Plain):
+    """A part that autograd doesn't see, though all its calls are as before."""
+
+    def forward(self, books: Tensor, users: Tensor) -> Tensor:
+        with torch.no_grad():
+            of_books = self.books(books)
+        stars: Tensor = self.last(self.dense(torch.cat([of_books, self.users(users)], dim=1))).squeeze(1)
+        return stars
+
+
+def overridden() -> Plain:
+    model = Plain()
+    plain_forward = model.forward
+    model.forward = lambda books, users: plain_forward(books, users) * 2  # type: ignore[method-assign]
+    return model
+
+
+def hooked_parameter() -> Plain:
+    model = Plain()
+    model.last.weight.register_hook(lambda gradient: gradient * 2)
+    return model
+
+
+def hooked_container() -> Plain:
+    model = Plain()
+    model.dense.register_forward_hook(lambda module, inputs, output: output * 2)
+    return model
+
+
 def frozen() -> Plain:
     model = Plain()
     model.dense[0].requires_grad_(False)
@@ -143,6 +172,10 @@ UNKNOWN: dict[str, Callable[[], nn.Module]] = {
     "hooked": hooked,
     "padding": padded,
     "no bias": without_bias,
+    "partly without gradients": PartlyWithoutGradients,
+    "overridden": overridden,
+    "a hooked parameter": hooked_parameter,
+    "a hooked container": hooked_container,
 }
 
 
@@ -166,10 +199,12 @@ def train(model: nn.Module, optimizer: AdamByConventions | torch.optim.Optimizer
     return torch.stack(losses)
 
 
-def assert_same_training(model: nn.Module, is_known: bool, step: Step = plain_step) -> None:
+def assert_same_training(make: Callable[[], nn.Module], is_known: bool, step: Step = plain_step) -> None:
     """Hold the engine against the plain module with PyTorch's own optimiser."""
-    model.double()
-    plain = copy.deepcopy(model)
+    torch.manual_seed(1)
+    model = make().double()
+    torch.manual_seed(1)
+    plain = make().double()
     given = AdamByConventions(model.parameters(), LEARNING_RATE, OWN)
     optimizer = accelerate(model, given)
     assert (optimizer is not given) == is_known
@@ -183,14 +218,12 @@ def assert_same_training(model: nn.Module, is_known: bool, step: Step = plain_st
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_what_the_engine_knows_it_trains_as_plain_autograd(name: str) -> None:
-    torch.manual_seed(1)
-    assert_same_training(KNOWN[name](), is_known=True)
+    assert_same_training(KNOWN[name], is_known=True)
 
 
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_what_the_engine_does_not_know_it_leaves_alone(name: str) -> None:
-    torch.manual_seed(1)
-    assert_same_training(UNKNOWN[name](), is_known=False)
+    assert_same_training(UNKNOWN[name], is_known=False)
 
 
 PENALISED = ("users.weight", "last.weight", "user_embedding.weight", "dense.2.weight")
@@ -221,16 +254,39 @@ def cleared_by_the_model(model: nn.Module, books: Tensor, users: Tensor, stars: 
     return plain_step(model, books, users, stars)
 
 
+def decayed(model: nn.Module, books: Tensor, users: Tensor, stars: Tensor) -> Tensor:
+    """Weight decay added to the gradients by hand, as older optimisers do."""
+    plain_step(model, books, users, stars).backward()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            assert parameter.grad is not None
+            parameter.grad.add_(parameter, alpha=0.1)
+    return torch.stack([parameter.sum() for parameter in model.parameters()]).sum() * 0
+
+
+def with_narrow_ids(model: nn.Module, books: Tensor, users: Tensor, stars: Tensor) -> Tensor:
+    return plain_step(model, books.int(), users.int(), stars)
+
+
+def by_name(model: nn.Module, books: Tensor, users: Tensor, stars: Tensor) -> Tensor:
+    return mse_loss(model(users=users, books=books), stars)
+
+
 def partly_detached(model: nn.Module, books: Tensor, users: Tensor, stars: Tensor) -> Tensor:
     with torch.no_grad():
         target = model(books, users)
     return mse_loss(model(books, users), (stars + target) / 2)
 
 
-@pytest.mark.parametrize("step", [penalised, in_two_halves, clipped, cleared_by_the_model, partly_detached])
+STEPS = [
+    *(penalised, in_two_halves, clipped, cleared_by_the_model),
+    *(decayed, with_narrow_ids, by_name, partly_detached),
+]
+
+
+@pytest.mark.parametrize("step", STEPS)
 def test_another_step_around_the_network_is_as_plain(step: Step) -> None:
-    torch.manual_seed(1)
-    assert_same_training(Plain(), is_known=True, step=step)
+    assert_same_training(Plain, is_known=True, step=step)
 
 
 @pytest.mark.parametrize("conventions", ALL_ADAMS, ids=str)
@@ -268,6 +324,72 @@ def test_an_id_out_of_range_is_no_other_tables_row(row: int) -> None:
 
     with pytest.raises(IndexError):
         model(torch.tensor([row]), torch.tensor([0]))
+
+
+def forget_gradient(model: Plain) -> None:
+    model.last.weight.grad = None
+
+
+def replace_values(model: Plain) -> None:
+    model.last.weight.data = model.last.weight.data.clone()
+
+
+def replace_layer(model: Plain) -> None:
+    model.dense[1] = nn.Tanh()
+
+
+def freeze(model: Plain) -> None:
+    model.dense.requires_grad_(False)
+
+
+def change_dtype(model: Plain) -> None:
+    model.double()
+
+
+def add_hook(model: Plain) -> None:
+    model.last.weight.register_hook(lambda gradient: gradient * 2)
+
+
+@pytest.mark.parametrize(
+    "change_model", [forget_gradient, replace_values, replace_layer, freeze, change_dtype, add_hook]
+)
+def test_a_change_that_the_engine_would_not_see_is_refused(change_model: Callable[[Plain], None]) -> None:
+    model = Plain()
+    accelerate(model, AdamByConventions(model.parameters(), LEARNING_RATE, OWN))
+    change_model(model)
+
+    with pytest.raises(RuntimeError, match="changed after `accelerate`"):
+        model(torch.tensor([0]), torch.tensor([0]))
+
+
+def test_a_copy_is_a_model_of_its_own() -> None:
+    model = Plain()
+    accelerate(model, AdamByConventions(model.parameters(), LEARNING_RATE, OWN))
+    copied = copy.deepcopy(model)
+    torch.nn.init.zeros_(copied.last.weight)
+    torch.nn.init.zeros_(copied.last.bias)
+    ids = torch.tensor([0])
+
+    assert copied(ids, ids).item() == 0
+    assert model(ids, ids).item() != 0
+
+
+def test_an_optimiser_of_some_parameters_is_left_alone() -> None:
+    model = Plain()
+    given = AdamByConventions(model.dense.parameters(), LEARNING_RATE, OWN)
+
+    assert accelerate(model, given) is given
+
+
+def test_ids_that_change_before_the_backward_pass_are_refused() -> None:
+    model = Plain()
+    accelerate(model, AdamByConventions(model.parameters(), LEARNING_RATE, OWN))
+    books = torch.tensor([0, 1])
+    loss = model(books, torch.tensor([0, 1])).sum()
+    books.add_(1)
+
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
 
 
 def test_a_second_derivative_is_refused() -> None:

@@ -3,9 +3,12 @@
 import json
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.project import dvc, read_outputs, run, stages_run
+
+pytestmark = pytest.mark.slow
 
 
 def read_curve(project: Path) -> list[dict[str, float]]:

@@ -28,7 +28,10 @@ from tests.project import (
     stage_command,
 )
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's processes, limits and mounts")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's processes, limits and mounts"),
+]
 
 SOON = 20
 """Seconds in which an orphan must have ended: it takes a tenth of one, on a machine that has nothing else to do."""

@@ -12,7 +12,10 @@ import pytest
 from tests.processes import Running, Start, is_running, wait_until
 from tests.project import STAGES, dvc, edit_params, leftovers, read_outputs, read_results, stage_command
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through Linux's /proc")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through Linux's /proc"),
+]
 
 SOON = 5
 """Seconds in which a process must have stopped: it takes a tenth of one, on a machine that has nothing else to do."""

@@ -81,6 +81,7 @@ def test_adam_in_keras_follows_any_mixture_of_conventions(conventions: AdamConve
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND == "torch", reason="this is the run on the torch backend")
 def test_all_of_this_holds_on_the_torch_backend_too() -> None:
     run(ROOT, "env", "KERAS_BACKEND=torch", sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__)

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.project import commit, dvc, edit_params, run, stages_run
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_merge_of_two_branches_that_both_retrained(small: Path) -> None:

@@ -12,6 +12,8 @@ import pytest
 from stages.plot_losses import write_vega_bundle
 from tests.project import ROOT, commit, dvc, run
 
+pytestmark = pytest.mark.slow
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 TORCH, KERAS = "#D55E00", "#0072B2"
 PICTURES = ("pytorch.png", "keras.png", "comparison.png")

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from benchmarks.quality import change_params, draw, read_settings
-from tests.project import ROOT
+from benchmarks.processes import ROOT
+from benchmarks.quality import draw, read_settings
+from benchmarks.ratings import change_params
 
 
 def test_the_accurate_settings_are_valid_ones() -> None:
-    changes = read_settings("accurate")
+    changes = read_settings()
     lines = (ROOT / "settings" / "accurate.txt").read_text().splitlines()
     assert len(changes) == len(lines)
     assert all(line.startswith("--set-param ") for line in lines)

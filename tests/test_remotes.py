@@ -20,6 +20,8 @@ from tests.data import GOODBOOKS, needs_goodbooks
 from tests.processes import Start, wait_until
 from tests.project import ROOT, commit, dvc, edit_params, read_results, run, stages_run
 
+pytestmark = pytest.mark.slow
+
 GOODBOOKS_SHA256 = "c5d10afdaef938a5b9a7feb200dd5027d410a7d9ff1bf518340233b7f0f8455e"
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:" + os.environ["PATH"])
 

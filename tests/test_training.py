@@ -63,6 +63,7 @@ def losses(curve: LossCurve) -> NDArray[np.float64]:
     return np.array([(epoch.train_loss, epoch.val_loss) for epoch in curve.epochs])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", SIDES)
 def test_float64_agrees_to_the_last_digits(params: Params, side: str) -> None:
     training, validation, _ = split_file(ROOT / "data" / "sample.csv", params)
@@ -91,6 +92,7 @@ def test_averaging_keeps_the_mean_and_leaves_the_training_alone(params: Params, 
     assert [epoch.train_loss for epoch in averaged[1].epochs] == [epoch.train_loss for epoch in two[1].epochs]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", SIDES)
 def test_keras_on_the_torch_backend_agrees_too(params: Params, parts: Parts, side: str, tmp_path: Path) -> None:
     chosen = follow(params, side, precision="float64", epochs=3)
@@ -114,6 +116,7 @@ def test_keras_on_the_torch_backend_agrees_too(params: Params, parts: Parts, sid
     np.testing.assert_allclose(found, losses(keras_curve), rtol=0, atol=1e-10)
 
 
+@pytest.mark.slow
 @needs_goodbooks
 @pytest.mark.parametrize("side", SIDES)
 def test_float32_agrees_on_goodbooks_up_to_the_best_epoch(params: Params, side: str) -> None:
@@ -126,6 +129,7 @@ def test_float32_agrees_on_goodbooks_up_to_the_best_epoch(params: Params, side: 
     np.testing.assert_allclose(losses(torch_curve)[:best], losses(keras_curve)[:best], rtol=0, atol=5e-4)
 
 
+@pytest.mark.slow
 @needs_goodbooks
 def test_goodbooks_shows_the_gap_that_people_see(params: Params) -> None:
     training, validation, _ = split_file(GOODBOOKS, params)
@@ -233,6 +237,7 @@ def test_the_output_bias_starts_at_the_mean_of_the_training_ratings(params: Para
     assert bias[0].item() == pytest.approx(parts[0].stars.mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", SIDES)
 def test_float32_agrees_on_the_sample_up_to_the_best_epoch(params: Params, side: str) -> None:
     training, validation, _ = split_file(ROOT / "data" / "sample.csv", params)

@@ -4,18 +4,19 @@
 layers with ReLU between them, then
 
 - all parameters become parts of one vector, which Adam updates in one call;
-- gradients stay where they are: a step adds those of its own rows, and the next `zero_grad` clears only these;
+- gradients stay where they are, in a second vector;
 - the whole network is one node for autograd: for batches this small the graph of its layers takes as long as they do;
 - the dense weights lie column after column in memory: with few inputs, MKL's products are up to six times faster then.
 
 The network's own modules stay as they were and share that memory. A network that has anything else is left to plain
-autograd.
+autograd, and so is all that isn't training. What is changed later, so that the engine wouldn't see it, is refused.
 """
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, compress
+from types import MethodType
 from typing import Any
 
 import torch
@@ -23,16 +24,19 @@ from torch import Tensor, fx, nn
 from torch.autograd.function import once_differentiable
 
 from stages.program.errors import StageError
+from stages.program.params import Params
 from stages.training.conventions.torch_adam import AdamByConventions
 
 
-def configure(threads: int, device: torch.device) -> None:
-    """Set what holds for the whole process: the CPU's threads, and the same result each time on a GPU as well."""
-    torch.set_num_threads(threads)
+def configure(params: Params) -> torch.device:
+    """Choose the device, and set what holds for the whole process: threads, and on a GPU the same result each time."""
+    device = choose_device(params.torch.device)
+    torch.set_num_threads(params.train.threads)
     torch.set_flush_denormal(True)  # Adam's means of rows not seen for long fade into numbers that are slow to compute
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
+    return device
 
 
 def choose_device(name: str) -> torch.device:
@@ -58,24 +62,31 @@ def choose_device(name: str) -> torch.device:
 def accelerate(model: nn.Module, optimizer: AdamByConventions) -> AdamByConventions:
     """Install the fast engine in a model, and return the optimiser to train it with.
 
-    To be called when the model has its last layer, device and precision, in training mode. A model that the engine
+    To be called when the model has its last layer, device and precision, before the first step. A model that the engine
     doesn't know stays as it is, and so does the optimiser.
     """
-    network = _recognise(model) if model.training else None
-    if network is None:
+    of_optimizer = [id(state.parameter) for state in optimizer.states]
+    network = _recognise(model)
+    if network is None or sorted(of_optimizer) != sorted(map(id, model.parameters())):
         return optimizer
-    parameters, plain_forward = _FlatParameters(network), model.forward
+    parameters = _FlatParameters(model, network)
 
-    def forward(*columns: Tensor) -> Tensor:
-        if model.training and torch.is_grad_enabled():
+    def forward(self: nn.Module, *columns: Tensor, **named: Tensor) -> Tensor:
+        if self is model and self.training and torch.is_grad_enabled() and not named:
+            parameters.check()
             output: Tensor = _Node.apply(parameters.flat, parameters, *columns)  # type: ignore[no-untyped-call]
-        else:
-            output = plain_forward(*columns)
+        else:  # `self` may be a copy
+            output = type(self).forward(self, *columns, **named)
         return output
 
-    model.forward = forward
+    model.forward = MethodType(forward, model)
     model.zero_grad = parameters.zero_grad  # type: ignore[method-assign]
     return _FlatAdam(parameters, optimizer)
+
+
+def describe(device: torch.device) -> str:
+    """The version and the device that train."""
+    return f"PyTorch {torch.__version__} on {device}"
 
 
 @dataclass(frozen=True)
@@ -92,16 +103,22 @@ class _Network:
         return [*chain.from_iterable(module.parameters() for module in modules)]
 
 
-def _recognise(model: nn.Module) -> _Network | None:
-    """What the model's `forward` computes, if the engine knows it; None if not.
+class _Tracer(fx.Tracer):
+    """Notes each call that a `forward` makes, and refuses one in a context that its notes wouldn't show."""
 
-    `torch.fx` runs `forward` on symbols and notes each call: nothing that a model does to its inputs escapes it.
-    """
+    def create_node(self, *arguments: Any, **named: Any) -> fx.Node:
+        """Note a call."""
+        if not torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
+            raise ValueError("called without gradients, or in another precision")
+        return super().create_node(*arguments, **named)
+
+
+def _recognise(model: nn.Module) -> _Network | None:
+    """What the model's `forward` computes, if the engine knows it; None if not."""
     try:
-        traced = fx.symbolic_trace(model)
+        nodes = [*_Tracer().trace(model).nodes]
     except Exception:  # a `forward` that looks at values or shapes: whatever it raises there, it isn't known
         return None
-    nodes = [*traced.graph.nodes]
     inputs = [node for node in nodes if node.op == "placeholder"]
     lookups, rest = nodes[len(inputs) : 2 * len(inputs)], nodes[2 * len(inputs) :]
     if len(rest) < 4 or any(node.args for node in inputs):  # an input may be left out
@@ -124,16 +141,16 @@ def _recognise(model: nn.Module) -> _Network | None:
 
 def _is_known(model: nn.Module, network: _Network, activations: Sequence[nn.Module]) -> bool:
     """Whether the modules are of the plain kinds, and the parameters all of the model's, each used once and trained."""
-    modules = [*network.tables, *network.layers, *activations]
-    kinds = [type(module) for module in modules]
+    kinds = [type(module) for module in (*network.tables, *network.layers, *activations)]
     expected = [nn.Embedding] * len(network.tables) + [nn.Linear] * len(network.layers) + [nn.ReLU] * len(activations)
     if kinds != expected or len(activations) != len(network.layers) - 1:
         return False
     plain_tables = all(
         (table.padding_idx, table.max_norm, table.scale_grad_by_freq) == (None, None, False) for table in network.tables
     )
-    hooked = any(value for module in modules for name, value in vars(module).items() if name.endswith("_hooks"))
-    overridden = any("forward" in vars(module) for module in modules)
+    hooked = any(hooks for module in model.modules() for name, hooks in vars(module).items() if name.endswith("_hooks"))
+    hooked |= any(_hooks_of(parameter) for parameter in model.parameters())
+    overridden = any("forward" in vars(module) for module in model.modules())
     used = [id(parameter) for parameter in network.parameters]
     kept = [id(parameter) for parameter in model.parameters()]
     return (
@@ -148,10 +165,14 @@ def _is_known(model: nn.Module, network: _Network, activations: Sequence[nn.Modu
     )
 
 
+def _hooks_of(parameter: Tensor) -> list[Any]:
+    return [*(parameter._backward_hooks or ()), *(parameter._post_accumulate_grad_hooks or ())]
+
+
 class _FlatParameters:
     """A network's parameters and their gradients as parts of two vectors: the tables, then the dense layers."""
 
-    def __init__(self, network: _Network) -> None:
+    def __init__(self, model: nn.Module, network: _Network) -> None:
         weights = {layer.weight for layer in network.layers}
         values = [value.data.T if value in weights else value.data for value in network.parameters]
         self.flat = nn.Parameter(torch.cat([value.flatten() for value in values]))
@@ -176,14 +197,29 @@ class _FlatParameters:
         """The tables to whose gradient autograd itself has added: the loss has a term of its own, such as a penalty."""
         for position, table in enumerate(tables):
             table.register_post_accumulate_grad_hook(lambda _, position=position: self.used_elsewhere.add(position))
+        self.parameters = network.parameters
+        self.containers = [(module._modules, {**module._modules}) for module in model.modules() if module._modules]
+        self.state = self.read_state()
+
+    def read_state(self) -> list[tuple[Any, ...]]:
+        """Of each parameter, where its value and its gradient are, and what happens to the gradient."""
+        return [
+            (parameter.data_ptr(), id(parameter.grad), parameter.requires_grad, len(_hooks_of(parameter)))
+            for parameter in self.parameters
+        ]
+
+    def check(self) -> None:
+        """Refuse to train what isn't the network that was recognised.
+
+        Raises:
+            RuntimeError: a module was replaced; or a parameter's memory, gradient or hooks.
+        """
+        if self.read_state() != self.state or any(now != then for now, then in self.containers):
+            raise RuntimeError("the model was changed after `accelerate`; accelerate it last, and clear by zero_grad()")
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Set the gradient to zero, where it isn't; it stays in its place whatever `set_to_none` says."""
-        self.gradient[self.tables_size :].zero_()
-        for table, rows, _ in self.looked_up:
-            self.table_gradients[table].index_fill_(0, rows, 0)
-        for table in self.used_elsewhere:
-            self.table_gradients[table].zero_()
+        """Set the gradient to zero; it stays in its place whatever `set_to_none` says."""
+        self.gradient.zero_()
         self.looked_up.clear()
         self.used_elsewhere.clear()
 
@@ -230,21 +266,24 @@ class _Node(torch.autograd.Function):
     """The whole network as one node of autograd's graph."""
 
     @staticmethod
-    def forward(ctx: Any, _: Tensor, parameters: _FlatParameters, *columns: Tensor) -> Tensor:
+    def forward(ctx: Any, flat: Tensor, parameters: _FlatParameters, *columns: Tensor) -> Tensor:
         """The network's output (batch,) for the rows (batch,) of each table."""
+        columns = tuple(rows.long() for rows in columns)
         vectors = [table.index_select(0, rows) for table, rows in zip(parameters.tables, columns, strict=True)]
         inputs = [torch.cat(vectors, 1)]
         *hidden, (weight, bias) = parameters.dense
         for hidden_weight, hidden_bias in hidden:
             inputs.append(torch.addmm(hidden_bias, inputs[-1], hidden_weight.T).relu_())
-        ctx.call = (parameters, columns, inputs)
+        ctx.save_for_backward(flat, *columns)  # autograd refuses them once they were changed
+        ctx.call = (parameters, inputs)
         return torch.addmm(bias, inputs[-1], weight.T).squeeze(1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, ...]:
         """Leave the gradient where the optimiser looks for it."""
-        parameters, columns, inputs = ctx.call
+        parameters, inputs = ctx.call
+        _, *columns = ctx.saved_tensors
         parameters.backpropagate(columns, inputs, gradient)
         return (None,) * len(ctx.needs_input_grad)
 

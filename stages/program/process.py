@@ -21,7 +21,7 @@ PARENT_POLL = 0.2
 """How often to look whether what started this process is still there, in seconds."""
 
 temporary_files: set[Path] = set()
-"""What a signal's end removes first; `files.replacing` names its own here."""
+"""Files that are being written: a signal removes them."""
 
 
 def run_stage(main: Callable[..., None]) -> NoReturn:

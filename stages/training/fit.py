@@ -14,7 +14,7 @@ from stages.ratings.table import Ratings, read_ratings
 from stages.training.losses import LossCurve, write_curve
 
 EVALUATION_BATCH = 65536
-"""Rows at a time where nothing is learned: the result doesn't depend on it, the memory does."""
+"""The batch size for evaluation: it changes the memory that is used, not the result."""
 
 Weights = list[NDArray[np.floating]]
 
@@ -38,34 +38,33 @@ class Trainer(Protocol):
         """A copy of all weights."""
 
     def set_weights(self, weights: Weights) -> None:
-        """Go on from these weights; the optimiser's memory stays."""
+        """Go on from these weights; the optimiser's state is kept."""
 
     def save(self) -> bytes:
         """The weights in the framework's own format."""
 
 
-def fit(trainer: Trainer, training: Ratings, validation: Ratings, settings: Train) -> LossCurve:
+def fit(trainer: Trainer, training: Ratings, validation: Ratings, train: Train) -> LossCurve:
     """Train for all epochs; leave the trainer with the weights of the epoch with the lowest `val_loss`.
 
     Raises:
         StageError: one batch would be larger than the whole table, or a loss is no number any more.
     """
-    if settings.batch_size > len(training):
+    if train.batch_size > len(training):
         raise StageError(
-            f"params.yaml: train.batch_size is {settings.batch_size:,}; "
-            f"there are only {len(training):,} rows to train on"
+            f"params.yaml: train.batch_size is {train.batch_size:,}; there are only {len(training):,} rows to train on"
         )
     curve = LossCurve()
     average: Weights = []
-    for epoch in range(1, settings.epochs + 1):
-        train_loss = trainer.train_one_epoch(training[shuffle_rows(len(training), settings.seed, epoch)], epoch)
+    for epoch in range(1, train.epochs + 1):
+        train_loss = trainer.train_one_epoch(training[shuffle_rows(len(training), train.seed, epoch)], epoch)
         judged = trained = trainer.get_weights()
-        if settings.average_epochs:
+        if train.average_epochs:
             average = judged = average_weights(average or trained, trained, epoch)
             trainer.set_weights(judged)
         if curve.record(train_loss, trainer.evaluate(validation)):
             best = judged
-        if settings.average_epochs:
+        if train.average_epochs:
             trainer.set_weights(trained)
     trainer.set_weights(best)
     return curve

@@ -26,16 +26,21 @@ class _State:
 class AdamByConventions:
     """Adam with a choice of where ε goes, how βᵗ is rounded, and what becomes of rows that repeat in a batch.
 
-    Where all three are PyTorch's it calls the function that `torch.optim.Adam` is made of: to load the class around
-    that takes more than a second. `repeated_rows: keras` needs `nn.Embedding(…, sparse=True)`, whose gradient holds a
-    row for each look-up.
+    Where all three are PyTorch's it calls the function that `torch.optim.Adam` is made of: to make one imports
+    TorchDynamo, which takes more than a second. `repeated_rows: keras` needs `nn.Embedding(…, sparse=True)`, whose
+    gradient holds a row for each look-up.
     """
 
     def __init__(self, parameters: Iterable[Tensor], learning_rate: float, conventions: AdamConventions) -> None:
         self.learning_rate = learning_rate
         self.conventions = conventions
         self.states = [
-            _State(parameter, torch.zeros((), device=parameter.device), *(torch.zeros_like(parameter) for _ in "mv"))
+            _State(
+                parameter,
+                steps=torch.zeros((), device=parameter.device),
+                m=torch.zeros_like(parameter),
+                v=torch.zeros_like(parameter),
+            )
             for parameter in parameters
         ]
 
