@@ -1,0 +1,89 @@
+"""Where two programs part: `python -m divergence one.npz other.npz`.
+
+Compares the records of two training programs, prints where they part first, and which convention it is. The exit status
+is 0 where no convention differs, 1 where one does, 2 where the records can't be compared.
+"""
+
+import argparse
+import sys
+import textwrap
+from pathlib import Path
+
+from divergence.comparison import Comparison, Finding
+from divergence.pairing import read_mapping
+from divergence.record import RecordError, read_record
+from divergence.walk import Walk, walk
+
+WIDTH = 80
+NAMES = {
+    "shapes": "shapes", "weights": "weights", "batch": "batch", "output": "output", "loss": "loss",
+    "gradients": "gradients", "after": "step",
+}  # fmt: skip
+"""What the checkpoints are called."""
+EVIDENCE = 6
+"""Lines of evidence for one difference."""
+
+
+def main() -> int:
+    """Read, compare, print."""
+    parser = argparse.ArgumentParser("python -m divergence", description=__doc__)
+    parser.add_argument("one", type=Path, help="a program's record: .npz or .safetensors")
+    parser.add_argument("other", type=Path, help="the other program's")
+    parser.add_argument("--mapping", type=Path, help='JSON: {"a weight of the one": "its name in the other", …}')
+    arguments = parser.parse_args()
+    try:
+        mapping = read_mapping(arguments.mapping) if arguments.mapping else None
+        comparison = Comparison.of(read_record(arguments.one), read_record(arguments.other), mapping)
+    except RecordError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    found = walk(comparison)
+    print(f"here   {arguments.one}: {comparison.one.title}\nthere  {arguments.other}: {comparison.other.title}\n")
+    print(describe(comparison, found))
+    return 1 if found.findings else 0
+
+
+def describe(comparison: Comparison, found: Walk) -> str:
+    """The table, where the programs part, and each difference of their own, within 80 columns."""
+    lines = [f"{'step':>4}  {'checkpoint':<10}  {'compared':>8}  {'differ':>6}  {'largest':>8}  verdict"]
+    for row in found.rows:
+        largest, name = f"{row.largest:.1e}" if row.largest else "0", NAMES[row.checkpoint]
+        lines.append(f"{row.step:>4}  {name:<10}  {row.compared:>8}  {row.differ:>6}  {largest:>8}  {row.verdict}")
+    if not found.findings:
+        lines += ["", *_wrap(_describe_agreement(found))]
+    else:
+        first, *further = found.findings
+        lines += ["", f"They part first at step {first.step}, {NAMES[first.checkpoint]}:", *_describe(first)]
+        if further:
+            lines += ["", "Further differences of their own, whatever came before:"]
+            lines += [line for finding in further for line in _describe(finding)]
+    if found.common_step:
+        lines += ["", *_wrap(f"Both step by the same formula: {found.common_step}.")]
+    return "\n".join(lines)
+
+
+def _describe_agreement(found: Walk) -> str:
+    verdicts = {row.verdict for row in found.rows}
+    if "chance" not in verdicts:
+        return "They agree in all that was recorded."
+    by_chance = ", ".join({NAMES[row.checkpoint]: None for row in found.rows if row.verdict == "chance"})
+    return (
+        f"No convention differs. By chance alone (other random draws, as from another seed) these do: {by_chance}; the "
+        "rest follows from them. To compare further, start both from one record's weights (start_from) and give both "
+        "the same batches."
+    )
+
+
+def _describe(finding: Finding) -> list[str]:
+    lines = ["", *_wrap(f"{NAMES[finding.checkpoint]}: {finding.what}", 2)]
+    lines += _wrap(f"here   {finding.one}", 4, 11) + _wrap(f"there  {finding.other}", 4, 11)
+    return lines + [line for evidence in finding.evidence[:EVIDENCE] for line in _wrap(f"({evidence})", 4, 5)]
+
+
+def _wrap(text: str, indent: int = 0, further: int | None = None) -> list[str]:
+    hanging = " " * (indent if further is None else further)
+    return textwrap.wrap(text, WIDTH, initial_indent=" " * indent, subsequent_indent=hanging)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,234 @@
+"""Pairs of small PyTorch programs that differ in one convention alone, and what `divergence` says of each."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from divergence.__main__ import describe
+from divergence.comparison import Comparison
+from divergence.pytorch import record
+from divergence.record import read_record
+from divergence.walk import Walk, walk
+
+BATCH, CLASSES = 32, 4
+
+
+class Network(nn.Module):
+    """Looks up a vector, joins it with numbers, and gives CLASSES or one number through a hidden layer."""
+
+    def __init__(
+        self,
+        outputs: int = CLASSES,
+        hidden: nn.Module | None = None,
+        padding: int | None = None,
+        after: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.table = nn.Embedding(40, 6, padding_idx=padding)
+        self.first = nn.Linear(10, 30)
+        self.hidden = hidden or nn.ReLU()
+        self.last = nn.Linear(30, outputs)
+        self.after = after or nn.Identity()
+
+    def forward(self, rows: Tensor, numbers: Tensor) -> Tensor:
+        joined = torch.cat([self.table(rows), numbers], dim=1)
+        return self.after(self.last(self.hidden(self.first(joined))))
+
+
+def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
+    return functional.cross_entropy(output, target)
+
+
+def classes(random: np.random.Generator) -> Tensor:
+    return torch.tensor(random.integers(0, CLASSES, BATCH))
+
+
+def zeros_and_ones(random: np.random.Generator) -> Tensor:
+    return torch.tensor(random.integers(0, 2, (BATCH, 1))).to(torch.get_default_dtype())
+
+
+def numbers(random: np.random.Generator) -> Tensor:
+    return torch.tensor(random.normal(size=(BATCH, CLASSES))).to(torch.get_default_dtype())
+
+
+def nothing(_: nn.Module) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Program:
+    """A training program; each field is a way in which another may differ."""
+
+    network: Callable[[], nn.Module] = Network
+    prepare: Callable[[Any], object] = nothing
+    optimizer: Callable[[Any], Any] = lambda model: torch.optim.SGD(model.parameters(), 0.1)
+    loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy
+    penalty: Callable[[Any], Any] = lambda _: 0.0
+    target: Callable[[np.random.Generator], Tensor] = classes
+    clip: Callable[[list[nn.Parameter]], object] = lambda _: None
+    clears: bool = True
+    scale: float = 1.0
+    data_seed: int = 1
+    seed: int = 0
+    precision: torch.dtype = torch.float64
+
+    def run(self, path: Path) -> Path:
+        """Train four steps; the first three are recorded."""
+        torch.set_default_dtype(self.precision)
+        try:
+            torch.manual_seed(self.seed)
+            model = self.network()
+            self.prepare(model)
+            optimizer, random = self.optimizer(model), np.random.default_rng(self.data_seed)
+            record(model, optimizer, path)
+            for _ in range(4):
+                rows = torch.tensor(np.minimum(random.integers(0, 30, BATCH), 20))
+                inputs = self.scale * torch.tensor(random.normal(size=(BATCH, 4))).to(self.precision)
+                if self.clears:
+                    optimizer.zero_grad()
+                loss = self.loss(model(rows, inputs), self.target(random)) + self.penalty(model)
+                loss.backward()
+                self.clip([*model.parameters()])
+                optimizer.step()
+        finally:
+            torch.set_default_dtype(torch.float32)
+        return path
+
+
+def compare(one: Program, other: Program, folder: Path) -> Walk:
+    records = [read_record(program.run(folder / name)) for program, name in ((one, "one.npz"), (other, "other.npz"))]
+    comparison = Comparison.of(*records)
+    found = walk(comparison)
+    assert max(map(len, describe(comparison, found).splitlines())) <= 80
+    return found
+
+
+def fill(**ways: Callable[[Tensor], object]) -> Callable[[nn.Module], None]:
+    """Fills the weights whose names end as the ways' names."""
+
+    def prepare(model: nn.Module) -> None:
+        for name, weight in model.named_parameters():
+            for ending, way in ways.items():
+                if name.endswith(ending.replace("_", ".")):
+                    with torch.no_grad():
+                        way(weight)
+
+    return prepare
+
+
+def sgd(**settings: Any) -> Callable[[Any], Any]:
+    return lambda model: torch.optim.SGD(model.parameters(), **{"lr": 0.1} | settings)
+
+
+def adam(kind: Any = torch.optim.Adam, **settings: Any) -> Callable[[Any], Any]:
+    return lambda model: kind(model.parameters(), **{"lr": 0.01} | settings)
+
+
+def without_biases(model: nn.Module) -> Any:
+    kernels = [weight for weight in model.parameters() if weight.ndim > 1]
+    biases = [weight for weight in model.parameters() if weight.ndim < 2]
+    return torch.optim.SGD([{"params": kernels, "weight_decay": 0.1}, {"params": biases, "weight_decay": 0.0}], 0.1)
+
+
+def batch_norm(**settings: Any) -> Callable[[], nn.Module]:
+    return lambda: Network(hidden=nn.BatchNorm1d(30, **settings))
+
+
+def squares(output: Tensor, target: Tensor) -> Tensor:
+    return functional.mse_loss(output, target)
+
+
+ONE_NUMBER = Program(lambda: Network(1), target=zeros_and_ones, loss=squares)
+FOUR_NUMBERS = Program(target=numbers, loss=squares)
+
+PAIRS = {
+    # the first weights
+    "embedding": ({}, {"prepare": fill(table_weight=lambda w: nn.init.uniform_(w, -0.05, 0.05))}, "weights", "N(0, 1)", "U(−0.05, 0.05)"),
+    "glorot": ({}, {"prepare": fill(first_weight=nn.init.xavier_uniform_)}, "weights", "U(±1/√fan_in)", "Glorot uniform"),
+    "glorot normal": ({}, {"prepare": fill(first_weight=nn.init.xavier_normal_)}, "weights", "U(±1/√fan_in)", "Glorot normal"),
+    "he uniform": ({}, {"prepare": fill(first_weight=nn.init.kaiming_uniform_)}, "weights", "U(±1/√fan_in)", "He uniform"),
+    "he normal": ({}, {"prepare": fill(first_weight=nn.init.kaiming_normal_)}, "weights", "U(±1/√fan_in)", "He normal"),
+    "orthogonal": ({}, {"prepare": fill(first_weight=nn.init.orthogonal_)}, "weights", "U(±1/√fan_in)", "orthogonal"),
+    "truncated": ({}, {"prepare": fill(table_weight=lambda w: nn.init.trunc_normal_(w, 0, 0.05, -0.1, 0.1))}, "weights", "N(0, 1)", "N(0, 0.05²) cut"),
+    "zero biases": ({}, {"prepare": fill(bias=nn.init.zeros_)}, "weights", "U(±1/√fan_in)", "zeros"),
+    "padding row": ({}, {"network": lambda: Network(padding=20)}, "weights", "drawn in all rows", "row 20 is zero"),
+    # the batch
+    "scale": ({}, {"scale": 1 / 255}, "batch", "mean", "mean"),
+    # layers
+    "batch norm ε": ({"network": batch_norm()}, {"network": batch_norm(eps=1e-3)}, "output", "1e-05", "0.001"),
+    "batch norm momentum": ({"network": batch_norm()}, {"network": batch_norm(momentum=0.01)}, "after", "0.1", "0.01"),
+    "eval": ({"network": batch_norm()}, {"network": batch_norm(), "prepare": nn.Module.eval}, "output", "the batch's", "the running ones"),
+    "layer norm ε": ({"network": lambda: Network(hidden=nn.LayerNorm(30))}, {"network": lambda: Network(hidden=nn.LayerNorm(30, eps=1e-3))}, "output", "1e-05", "0.001"),
+    "dropout": ({"network": lambda: Network(hidden=nn.Dropout(0.3))}, {"network": lambda: Network(hidden=nn.Dropout(0.3)), "prepare": nn.Module.eval}, "output", "on", "off"),
+    "gelu": ({"network": lambda: Network(hidden=nn.GELU())}, {"network": lambda: Network(hidden=nn.GELU("tanh"))}, "output", "approximate none", "approximate tanh"),
+    "leaky relu": ({"network": lambda: Network(hidden=nn.LeakyReLU())}, {"network": lambda: Network(hidden=nn.LeakyReLU(0.3))}, "output", "negative_slope 0.01", "negative_slope 0.3"),
+    # the loss
+    "sum": ({}, {"loss": lambda y, t: functional.cross_entropy(y, t, reduction="sum")}, "loss", "mean of the cross-entropy of logits", "sum of the cross-entropy of logits"),
+    "second softmax": ({}, {"network": lambda: Network(after=nn.Softmax(1))}, "output", "nothing", "after"),
+    "half": (FOUR_NUMBERS, {"loss": lambda y, t: functional.mse_loss(y, t) / 2}, "loss", "mean of the squared error", "mean of the half the squared error"),
+    "over the batch": (FOUR_NUMBERS, {"loss": lambda y, t: (y - t).square().sum(1).mean()}, "loss", "mean of the squared error", "sum over an example"),
+    "broadcast": (ONE_NUMBER, {"target": lambda r: zeros_and_ones(r)[:, 0], "loss": lambda y, t: (y - t).square().mean()}, "loss", "mean of the squared error", "over all pairs"),
+    "logits as probabilities": (replace(ONE_NUMBER, loss=functional.binary_cross_entropy_with_logits), {"loss": lambda y, t: functional.binary_cross_entropy(y.clamp(1e-7, 1 - 1e-7), t)}, "loss", "cross-entropy of logits", "logits where probabilities are expected"),
+    "λ": ({"penalty": lambda m: 0.01 * m.first.weight.square().sum() + 0.01 * m.last.weight.square().sum() + 0.01 * m.table.weight.square().sum()},
+          {"penalty": lambda m: 0.005 * m.first.weight.square().sum() + 0.005 * m.last.weight.square().sum() + 0.005 * m.table.weight.square().sum()}, "loss", "0.01·Σw² over kernels and embeddings", "0.005·Σw² over kernels and embeddings"),
+    # gradients
+    "not cleared": ({}, {"clears": False}, "gradients", "this step's alone", "not cleared"),
+    "frozen": ({}, {"prepare": lambda m: m.first.weight.register_hook(torch.zeros_like)}, "gradients", "not zero", "zero"),
+    # the step
+    "learning rate": ({}, {"optimizer": sgd(lr=0.01)}, "after", "0.1", "0.01"),
+    "momentum": ({}, {"optimizer": sgd(momentum=0.9)}, "after", "0", "0.9"),
+    "nesterov": ({"optimizer": sgd(momentum=0.9)}, {"optimizer": sgd(momentum=0.9, nesterov=True)}, "after", "SGD", "SGD, Nesterov"),
+    "dampening": ({"optimizer": sgd(momentum=0.9)}, {"optimizer": sgd(momentum=0.9, dampening=0.9)}, "after", "0", "0.9"),
+    "optimiser": ({}, {"optimizer": adam(lr=0.1)}, "after", "SGD", "Adam"),
+    "ε": ({"optimizer": adam()}, {"optimizer": adam(eps=1e-7)}, "after", "1e-08 added to √v̂", "1e-07 added to √v̂"),
+    "β": ({"optimizer": adam()}, {"optimizer": adam(betas=(0.9, 0.98))}, "after", "0.9, 0.999", "0.9, 0.98"),
+    "amsgrad": ({"optimizer": adam()}, {"optimizer": adam(amsgrad=True)}, "after", "Adam", "AMSGrad"),
+    "decoupled": ({"optimizer": adam(weight_decay=0.1)}, {"optimizer": adam(torch.optim.AdamW, weight_decay=0.1)}, "after", "coupled: 0.1·w joins", "decoupled: rate·0.1·w"),
+    "decay": ({}, {"optimizer": sgd(weight_decay=0.1)}, "after", "none", "coupled: 0.1·w"),
+    "decay of biases": ({"optimizer": sgd(weight_decay=0.1)}, {"optimizer": without_biases}, "after", "coupled: 0.1·w", "none"),
+    "RMSprop": ({"optimizer": adam(torch.optim.RMSprop)}, {"optimizer": adam(torch.optim.RMSprop, centered=True)}, "after", "RMSprop", "RMSprop, centered"),
+    "Adagrad": ({"optimizer": adam(torch.optim.Adagrad)}, {"optimizer": adam(torch.optim.Adagrad, initial_accumulator_value=0.1)}, "after", "0", "0.1"),
+    "clipping to a norm": ({}, {"clip": lambda p: nn.utils.clip_grad_norm_(p, 0.1)}, "after", "none", "all together to norm 0.1"),
+    "clipping values": ({}, {"clip": lambda p: nn.utils.clip_grad_value_(p, 0.005)}, "after", "none", "each number to ±0.005"),
+}  # fmt: skip
+
+
+def of(settings: Any, base: Program) -> Program:
+    return settings if isinstance(settings, Program) else replace(base, **settings)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_pair_that_differs_in_one_convention_is_told_by_its_name(name: str, tmp_path: Path) -> None:
+    left, right, checkpoint, here, there = PAIRS[name]
+    one = of(left, Program())
+    found = compare(one, of(right, one if isinstance(left, Program) else Program()), tmp_path)
+
+    assert found.findings, found.rows
+    first = found.findings[0]
+    assert first.checkpoint == checkpoint
+    assert here in first.one
+    assert there in first.other
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+@pytest.mark.parametrize("optimizer", [sgd(momentum=0.9), adam(), adam(torch.optim.RMSprop), adam(torch.optim.Adagrad)])
+@pytest.mark.parametrize("changed", [{}, {"seed": 5}, {"data_seed": 7}, {"seed": 3, "data_seed": 4}])
+def test_equal_programs_and_other_seeds_raise_no_alarm(
+    precision: torch.dtype, optimizer: Any, changed: dict[str, int], tmp_path: Path
+) -> None:
+    one = Program(
+        lambda: Network(hidden=nn.Sequential(nn.BatchNorm1d(30), nn.ReLU())), precision=precision, optimizer=optimizer
+    )
+    found = compare(one, replace(one, **changed), tmp_path)
+
+    assert not found.findings
+    assert found.common_step
+    assert {row.verdict for row in found.rows} <= {"agree", "chance", "inherited"}
+    assert ("chance" in {row.verdict for row in found.rows}) == bool(changed)

@@ -1,0 +1,217 @@
+"""A Keras program and its PyTorch port: what both record, and the conventions that only such a pair differs in."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from divergence import keras as in_keras
+from divergence import pytorch as in_pytorch
+from divergence.comparison import Comparison
+from divergence.record import read_record
+from divergence.walk import Walk, walk
+from stages.engines.keras import set_precision
+from tests.project import ROOT
+
+BATCH, STEPS = 16, 4
+DATA = np.random.default_rng(3)
+ROWS = DATA.integers(0, 12, BATCH * STEPS).astype("int32")
+IMAGES = DATA.normal(size=(BATCH * STEPS, 6, 6, 3))
+TARGETS = DATA.normal(size=(BATCH * STEPS, 1))
+
+
+def keras_model(norm: bool = True, padded: bool = False) -> keras.Model:
+    rows, images = keras.Input((), dtype="int32"), keras.Input((6, 6, 3))
+    x = keras.layers.Conv2D(5, 3, name="conv")(images)
+    x = keras.layers.BatchNormalization(name="norm")(x) if norm else x
+    x = keras.layers.Flatten(name="flatten")(keras.layers.ReLU(name="relu")(x))
+    x = keras.layers.Concatenate()([keras.layers.Embedding(12, 4, mask_zero=padded, name="table")(rows), x])
+    return keras.Model([rows, images], keras.layers.Dense(1, name="dense")(x))
+
+
+class Port(nn.Module):
+    """The same in PyTorch; `flat` is how a port flattens channels-first images."""
+
+    def __init__(self, norm: nn.Module | None, flat: Callable[[Tensor], Tensor], padded: bool = False) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 5, 3), norm or nn.Identity()
+        self.relu = nn.ReLU()
+        self.table = nn.Embedding(12, 4, padding_idx=0 if padded else None)
+        self.flat = flat
+        self.dense = nn.Linear(4 + 80, 1)
+
+    def forward(self, rows: Tensor, images: Tensor) -> Tensor:
+        return self.dense(torch.cat([self.table(rows), self.flat(self.relu(self.norm(self.conv(images))))], dim=1))
+
+
+def like_keras(images: Tensor) -> Tensor:
+    return images.permute(0, 2, 3, 1).flatten(1)
+
+
+def train_keras(path: Path, optimizer: Any, model: keras.Model | None = None) -> list[np.ndarray]:
+    keras.utils.set_random_seed(1)
+    model = model or keras_model(norm=False)
+    model.compile(
+        optimizer, "mean_squared_error", steps_per_execution=2 if keras.backend.backend() == "tensorflow" else 1
+    )
+    in_keras.record(model, path)
+    model.fit([ROWS, IMAGES], TARGETS, batch_size=BATCH, shuffle=False, verbose=0)
+    return model.get_weights()
+
+
+def train_torch(path: Path, start: Path | None, optimizer: Any, model: nn.Module | None = None) -> nn.Module:
+    torch.manual_seed(1)
+    model = (model or Port(None, like_keras)).double()
+    if start:
+        in_pytorch.start_from(model, start)
+    chosen = optimizer(model.parameters())
+    in_pytorch.record(model, chosen, path)
+    images = torch.tensor(IMAGES).permute(0, 3, 1, 2)
+    for rows, image, target in zip(
+        *(t.split(BATCH) for t in (torch.tensor(ROWS), images, torch.tensor(TARGETS))), strict=True
+    ):
+        chosen.zero_grad()
+        nn.functional.mse_loss(model(rows, image), target).backward()
+        chosen.step()
+    return model
+
+
+@pytest.fixture(autouse=True)
+def precision() -> None:
+    set_precision("float64")
+
+
+def compare(one: Path, other: Path) -> Walk:
+    return walk(Comparison.of(read_record(one), read_record(other)))
+
+
+def test_a_port_that_follows_its_original_agrees_to_nine_digits(tmp_path: Path) -> None:
+    train_keras(tmp_path / "k.npz", keras.optimizers.SGD(0.01))
+    train_torch(tmp_path / "t.safetensors", tmp_path / "k.npz", lambda p: torch.optim.SGD(p, 0.01))
+    found = compare(tmp_path / "t.safetensors", tmp_path / "k.npz")
+
+    assert not found.findings
+    assert {row.verdict for row in found.rows} == {"agree"}
+    assert len(found.rows) == 18
+
+
+def test_recording_changes_nothing(tmp_path: Path) -> None:
+    def keras_weights(record: bool) -> list[np.ndarray]:
+        keras.utils.set_random_seed(1)
+        model = keras.Sequential(
+            [keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dropout(0.5), keras.layers.Dense(1)]
+        )
+        model.compile(keras.optimizers.Adam(), "mse")
+        if record:
+            in_keras.record(model, tmp_path / "k.npz", steps=2)
+        model.fit(IMAGES[:, 0, :2, :2].reshape(-1, 4), TARGETS, batch_size=8, shuffle=False, verbose=0)
+        assert not model.run_eagerly
+        return model.get_weights()
+
+    def torch_weights(record: bool) -> list[np.ndarray]:
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 1))
+        optimizer = torch.optim.Adam(model.parameters())
+        schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+        if record:
+            in_pytorch.record(model, optimizer, tmp_path / "t.npz", steps=2)
+        for _ in range(6):
+            optimizer.zero_grad()
+            model(torch.rand(8, 4)).square().mean().backward()
+            optimizer.step()
+            schedule.step()
+        return [weight.detach().numpy() for weight in model.parameters()]
+
+    for weights in (keras_weights, torch_weights):
+        for left, right in zip(weights(record=False), weights(record=True), strict=True):
+            np.testing.assert_allclose(left, right, rtol=0, atol=1e-15)
+    assert len(read_record(tmp_path / "k.npz").steps) == len(read_record(tmp_path / "t.npz").steps) == 2
+
+
+CASES = {
+    "ε": (keras.optimizers.Adam, torch.optim.Adam, {"ε, for"}, "1e-08 added to √v̂, after", "1e-07 added to √v, before"),
+    "βᵗ": (keras.optimizers.Adam, torch.optim.Adam, {"βᵗ, for"}, "exact", "of β rounded to float32"),
+    "repeated rows": (keras.optimizers.Adam, torch.optim.Adam, {"repeated rows, for table.weight"}, "summed, then", "look-up by look-up"),
+    "RMSprop": (keras.optimizers.RMSprop, torch.optim.RMSprop, {"ε, for"}, "1e-08 added to the root", "1e-07 under the root"),
+    "ρ": (keras.optimizers.RMSprop, torch.optim.RMSprop, {"ρ, for"}, "0.99", "0.9"),
+    "Adagrad": (keras.optimizers.Adagrad, torch.optim.Adagrad, {"ε, for"}, "1e-10 added to the root", "1e-07 under the root"),
+    "first sum": (keras.optimizers.Adagrad, torch.optim.Adagrad, {"first sum of squares, for"}, "0", "0.1"),
+    "momentum": (lambda: keras.optimizers.SGD(0.01, momentum=0.9), lambda p: torch.optim.SGD(p, 0.01, momentum=0.9), {"momentum, for"}, "0.9", "0.899999976"),
+    "decay": (lambda: keras.optimizers.SGD(0.01, 0.9, weight_decay=0.1), lambda p: torch.optim.SGD(p, 0.01, 0.9, weight_decay=0.1), {"weight decay, for"}, "coupled", "decoupled"),
+    "clipping": (lambda: keras.optimizers.SGD(0.01, clipnorm=0.01), lambda p: torch.optim.SGD(p, 0.01), {"clipping, for"}, "none", "each tensor to norm 0.01"),
+    "clipping look-ups": (lambda: keras.optimizers.SGD(0.01, clipnorm=0.01), lambda p: torch.optim.SGD(p, 0.01), {"clipping, for table.weight"}, "none", "before the rows are summed"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_frameworks_optimisers_differ_in(name: str, tmp_path: Path) -> None:
+    original, port, whats, here, there = CASES[name]
+    train_keras(tmp_path / "k.npz", original())
+    train_torch(tmp_path / "t.npz", tmp_path / "k.npz", port)
+    found = compare(tmp_path / "t.npz", tmp_path / "k.npz")
+
+    assert {finding.checkpoint for finding in found.findings} == {"after"}
+    for what in whats:
+        assert any(what in f.what and here in f.one and there in f.other for f in found.findings), found.findings
+
+
+def test_flattening_in_another_order_is_told(tmp_path: Path) -> None:
+    train_keras(tmp_path / "k.npz", keras.optimizers.SGD())
+    train_torch(tmp_path / "t.npz", tmp_path / "k.npz", lambda p: torch.optim.SGD(p, 0.01), Port(None, nn.Flatten()))
+    first = compare(tmp_path / "t.npz", tmp_path / "k.npz").findings[0]
+
+    assert first.checkpoint == "output"
+    assert "flat" in first.what
+    assert any("same in another order" in evidence for evidence in first.evidence)
+
+
+def test_batch_norms_conventions_are_told(tmp_path: Path) -> None:
+    train_keras(tmp_path / "k.npz", keras.optimizers.SGD(), keras_model())
+    train_torch(
+        tmp_path / "t.npz", tmp_path / "k.npz", lambda p: torch.optim.SGD(p, 0.01), Port(nn.BatchNorm2d(5), like_keras)
+    )
+    found = {
+        finding.what: (finding.one, finding.other)
+        for finding in compare(tmp_path / "t.npz", tmp_path / "k.npz").findings
+    }
+
+    assert found["batch norm: ε"] == ("1e-05", "0.001")
+    assert found["batch norm: share of the batch in the running mean"] == ("0.1", "0.01")
+    assert found["batch norm: running variance"] == ("unbiased (/(n − 1))", "biased (/n)")
+    assert len(found) == 3
+
+
+def test_padding_rows_that_learn_are_told(tmp_path: Path) -> None:
+    train_keras(tmp_path / "k.npz", keras.optimizers.SGD(), keras_model(norm=False, padded=True))
+    train_torch(
+        tmp_path / "t.npz", tmp_path / "k.npz", lambda p: torch.optim.SGD(p, 0.01), Port(None, like_keras, padded=True)
+    )
+    first = compare(tmp_path / "t.npz", tmp_path / "k.npz").findings[0]
+
+    assert (first.checkpoint, first.one, first.other) == ("gradients", "0", "none")
+    assert "don't learn" in first.what
+
+
+@pytest.mark.slow
+def test_all_of_this_holds_on_the_torch_backend_too() -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        "0",
+        "-p",
+        "no:cacheprovider",
+        __file__,
+        "-k",
+        "agrees or changes or batch",
+    ]
+    subprocess.run(["env", "KERAS_BACKEND=torch", *command], cwd=ROOT, check=True, timeout=300)
