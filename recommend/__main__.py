@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,19 +12,17 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from recommend.library import Library, read_library
-from recommend.lists import REASONS, Books, nearest, recommend, recommend_all
+from recommend.lists import MIN_RATINGS, REASONS, Books, nearest, recommend, recommend_all
 from recommend.network import NAMES, WEIGHTS, Network, read_network
 from recommend.output import FILES, show, tabulate, write_tables
+from recommend.page import make_page
 from recommend.readers import Reader, find_reader, read_reader
 from recommend.titles import read_titles
 from stages.program.errors import StageError, shorten
+from stages.program.files import write_text
 from stages.program.params import load_params
 from stages.program.process import run_program
-from stages.ratings.table import read_ratings
 from stages.training.losses import read_validation_loss
-
-MIN_RATINGS = 1
-"""Chosen on the validation rows of goodbooks-10k: docs/recommending.md."""
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -77,47 +75,48 @@ def positive(text: str) -> int:
 
 def main() -> None:
     """Find what is asked, load what that needs, answer."""
-    arguments = parse_arguments()
-    library, scale = open_library(arguments.project, arguments.titles)
-    compares = arguments.like or arguments.why
-    key = arguments.model or find_best(arguments.project, WEIGHTS if compares else NAMES)
+    asked = parse_arguments()
+    library, scale = open_library(asked.project, asked.titles)
+    compares = asked.like or asked.why
+    key = asked.model or find_best(asked.project, WEIGHTS if compares else NAMES)
     if compares and key not in WEIGHTS:
         raise StageError(
-            "--like and --why go by the books' learned vectors, which biases don't have: --model pytorch or keras"
+            "--like and --why go by the books' learned vectors, biases have none: --model pytorch or keras"
         )
-    network = open_network(key, arguments.project)
-    offered = np.flatnonzero(library.counts >= arguments.min_ratings)
+    network = read_network(key, asked.project, library.train)
+    offered = np.flatnonzero(library.counts >= asked.min_ratings)
     if not len(offered):
         raise StageError(
-            f"no book has {arguments.min_ratings:,} ratings (--min-ratings); the most is {library.counts.max():,}"
+            f"no book has {asked.min_ratings:,} ratings to train on, the most is {library.counts.max():,}: "
+            "lower it with --min-ratings"
         )
 
-    if arguments.like:
-        book = library.find_book(arguments.like)
-        answer(
-            arguments,
-            library,
-            network,
-            f"Books like {library.name(book)}",
-            nearest(network, book, offered, arguments.count),
-            "distance",
-        )
-    elif arguments.user or arguments.rated:
-        reader = find_reader(library, arguments.user) if arguments.user else read_rated(arguments.rated, library, scale)
-        books = recommend(network.of_books(offered), reader.vector(network), reader.books, offered, arguments.count)
-        heading = f"Books for {reader.name}, who has rated {len(reader.books):,}"
-        answer(
-            arguments,
-            library,
-            network,
-            heading,
-            books,
-            "stars",
-            explain(library, network, books, reader) if arguments.why else [],
-        )
+    if asked.users or asked.all:
+        users = read_users(asked.users, library) if asked.users else np.arange(len(library.user_ids))
+        write_tables(asked.output, make_lists(library, network, users, offered, asked.count))
+        return
+    if asked.like:
+        book = library.find_book(asked.like)
+        books, reasons = nearest(network, book, offered, asked.count), []
+        heading, score = f"Books like {library.name(book)}", "distance"
     else:
-        users = read_users(arguments.users, library) if arguments.users else np.arange(len(library.user_ids))
-        write_tables(arguments.output, make_lists(library, network, users, offered, arguments.count))
+        reader = find_reader(library, asked.user) if asked.user else read_rated(asked.rated, library, scale)
+        books = recommend(network.of_books(offered), reader.vector(network), reader.books, offered, asked.count)
+        reasons = explain(library, network, books, reader) if asked.why else []
+        heading, score = f"Books for {reader.name}, who has rated {len(reader.books):,}", "stars"
+    if asked.html:
+        networks = [read_network(key, asked.project, library.train) for key in WEIGHTS]
+        lists = [
+            (each, recommend(each.of_books(offered), reader.vector(each), reader.books, offered, asked.count))
+            for each in networks
+        ]
+        write_text(asked.html, make_page(library, reader, lists, scale))
+    if asked.output:
+        table = tabulate(library, [books], score)
+        write_tables(asked.output, [table.append_column("near", pa.array(reasons)) if reasons else table])
+    if not asked.html and not asked.output:
+        print(f"{heading}, by {NAMES[network.key]} (validation loss {network.val_loss:.4f})\n")
+        print(show(library, books, score, reasons))
 
 
 def open_library(project: Path, titles: Path | None) -> tuple[Library, list[float]]:
@@ -138,12 +137,6 @@ def find_best(project: Path, keys: Iterable[str]) -> str:
     return min(keys, key=lambda key: read_validation_loss(project / "losses" / f"{key}.json"))
 
 
-def open_network(key: str, project: Path) -> Network:
-    """A trained model."""
-    train, validation = (read_ratings(project / "data" / f"{name}.parquet") for name in ("train", "validation"))
-    return read_network(key, project, train, validation)
-
-
 def read_rated(path: Path, library: Library, scale: list[float]) -> Reader:
     """A reader with ratings of their own; says which of these are of no use."""
     reader, unknown = read_reader(path, library, scale)
@@ -160,26 +153,6 @@ def read_users(path: Path, library: Library) -> NDArray[np.intp]:
     if not users:
         raise StageError(f"{path} names no reader; it should have an id in each line")
     return np.array(users)
-
-
-def answer(
-    arguments: argparse.Namespace,
-    library: Library,
-    network: Network,
-    heading: str,
-    books: Books,
-    score: str,
-    reasons: Sequence[str] = (),
-) -> None:
-    """Write the list to the file that is asked for, or print it."""
-    if arguments.output:
-        table = tabulate(library, [books], score)
-        write_tables(
-            arguments.output, [table.append_column("near", pa.array(reasons, pa.string())) if reasons else table]
-        )
-    else:
-        print(f"{heading}, by {NAMES[network.key]} (validation loss {network.val_loss:.4f})\n")
-        print(show(library, books, score, reasons))
 
 
 def explain(library: Library, network: Network, books: Books, reader: Reader) -> list[str]:

@@ -30,13 +30,15 @@ class Library:
     """(books,), likewise."""
     ratings: Ratings
     """All of them, sorted by user."""
+    train: Ratings
+    """Those that the models were trained on."""
     titles: dict[int, Title] = field(default_factory=dict)
     """By the book's number."""
 
     @cached_property
     def counts(self) -> NDArray[np.intp]:
-        """How many ratings each book has (books,)."""
-        return np.bincount(self.ratings.books, minlength=len(self.book_ids))
+        """How many ratings stand behind a prediction for each book (books,): those that the models were trained on."""
+        return np.bincount(self.train.books)
 
     def rated_by(self, user: int) -> Ratings:
         """A reader's ratings."""
@@ -110,11 +112,12 @@ def read_library(project: Path) -> Library:
     Raises:
         StageError: one is missing or damaged, or they aren't of one run.
     """
-    ratings = read_ratings(project / "data" / "ratings.parquet")
+    ratings, train = (read_ratings(project / "data" / f"{name}.parquet") for name in ("ratings", "train"))
     user_ids, book_ids = (_read_ids(project / "data" / f"{kind}s.parquet") for kind in ("user", "book"))
-    if (len(user_ids), len(book_ids)) != (ratings.user_count, ratings.book_count):
+    counts = {(table.user_count, table.book_count) for table in (ratings, train)}
+    if counts != {(len(user_ids), len(book_ids))}:
         raise StageError(f"the tables in {project / 'data'} are not of one run; run: dvc repro")
-    return Library(user_ids, book_ids, ratings)
+    return Library(user_ids, book_ids, ratings, train)
 
 
 def _read_ids(path: Path) -> pa.Array:

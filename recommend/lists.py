@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from recommend.network import Floats, Network
 from stages.ratings.table import Ratings
 
+MIN_RATINGS = 10
+"""How many ratings a book needs, unless --min-ratings says: chosen on validation rows, docs/recommending.md says how."""
+
 BLOCK = 64
 """Readers that a thread takes at a time."""
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.program.errors import StageError
-from stages.ratings.table import Ratings
+from stages.ratings.table import Ratings, read_ratings
 from stages.train_baselines import DAMPING, fit_biases
 from stages.training.losses import read_validation_loss
 
@@ -22,8 +22,9 @@ WEIGHTS = {"pytorch": "pytorch.safetensors", "keras": "keras.weights.h5"}
 TILE = 1024
 """Books predicted at a time: their hidden units stay in a processor's cache."""
 
-SPREAD_WEIGHT = 1.0
-"""How many squared stars it costs a new reader's vector to lie one standard deviation from the readers' mean."""
+SPREAD_WEIGHT = 0.5
+"""How many squared stars it costs a new reader's vector to lie one standard deviation from the readers' mean: chosen on
+the validation rows of held-out readers, docs/recommending.md says how."""
 
 STEPS, SMALLEST_GAIN = 50, 1e-9
 """A new reader's vector is found when a step gains less than this part of the objective, or after so many."""
@@ -132,7 +133,7 @@ class Network:
         return vector.astype(self.user_vectors.dtype)
 
 
-def read_network(key: str, project: Path, train: Ratings, validation: Ratings) -> Network:
+def read_network(key: str, project: Path, train: Ratings) -> Network:
     """The recommender that a project has trained, or its biases, fitted to the training rows as `train-baselines` does.
 
     Raises:
@@ -161,7 +162,7 @@ def read_network(key: str, project: Path, train: Ratings, validation: Ratings) -
     spread = np.atleast_2d(np.cov(users, rowvar=False)) + 1e-12 * np.eye(users.shape[1])
     prior = users.mean(axis=0, dtype=np.float64), SPREAD_WEIGHT * np.linalg.inv(spread)
     network = Network(key, val_loss, books, users, kernels, offsets, prior)
-    _check_loss(path, network, validation)
+    _check_loss(path, network, read_ratings(project / "data" / "validation.parquet"))
     return network
 
 
