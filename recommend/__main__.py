@@ -63,6 +63,8 @@ def parse_arguments() -> argparse.Namespace:
         parser.error(f"--output {arguments.output} should end in {', '.join(FILES)}")
     if arguments.html and not (arguments.user or arguments.rated):
         parser.error("a page is about one reader: --user ID or --rated FILE")
+    if arguments.why and not (arguments.user or arguments.rated):
+        parser.error("--why explains one reader's list: --user ID or --rated FILE")
     return arguments
 
 

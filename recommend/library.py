@@ -1,5 +1,6 @@
 """What a project knows of its readers and books: original ids, titles, and who gave what how many stars."""
 
+import bisect
 import difflib
 import re
 from dataclasses import dataclass, field
@@ -8,13 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from recommend.titles import Title
 from stages.program.errors import StageError, shorten
-from stages.ratings.table import Ratings, read_ratings
+from stages.ratings.table import Ratings, read_ratings, read_table
 
 NEAREST, OFFERED = 3, 5
 """How many near ids or titles a message looks for, and how many books it names."""
@@ -113,32 +112,25 @@ def read_library(project: Path) -> Library:
         StageError: one is missing or damaged, or they aren't of one run.
     """
     ratings, train = (read_ratings(project / "data" / f"{name}.parquet") for name in ("ratings", "train"))
-    user_ids, book_ids = (_read_ids(project / "data" / f"{kind}s.parquet") for kind in ("user", "book"))
+    user_ids, book_ids = (
+        read_table(project / "data" / f"{kind}s.parquet").column(0).combine_chunks() for kind in ("user", "book")
+    )
     counts = {(table.user_count, table.book_count) for table in (ratings, train)}
     if counts != {(len(user_ids), len(book_ids))}:
         raise StageError(f"the tables in {project / 'data'} are not of one run; run: dvc repro")
     return Library(user_ids, book_ids, ratings, train)
 
 
-def _read_ids(path: Path) -> pa.Array:
-    try:
-        return pq.read_table(path).column(0).combine_chunks()
-    except FileNotFoundError as error:
-        raise StageError(f"{path} is missing; run: dvc repro") from error
-    except (pa.ArrowInvalid, IndexError) as error:
-        raise StageError(f"{path} is damaged ({error}); run: dvc repro") from error
-
-
 def _find_id(ids: pa.Array, wanted: str) -> int | None:
-    """The number of an id."""
+    """The number of an id: they ascend."""
     if pa.types.is_integer(ids.type):
         if not wanted.strip().isdecimal() or int(wanted) >= 2**63:
             return None
         value: int | str = int(wanted)
     else:
         value = wanted
-    number: int = pc.index(ids, pa.scalar(value, ids.type)).as_py()
-    return number if number >= 0 else None
+    number = bisect.bisect_left(ids, value, key=pa.Scalar.as_py)
+    return number if number < len(ids) and ids[number].as_py() == value else None
 
 
 def _nearest_ids(ids: pa.Array, wanted: str) -> list[str]:

@@ -12,7 +12,7 @@ from recommend.network import Floats, Network
 from stages.ratings.table import Ratings
 
 MIN_RATINGS = 10
-"""How many ratings a book needs, unless --min-ratings says: chosen on validation rows, docs/recommending.md says how."""
+"""How many ratings a book needs unless --min-ratings says so: chosen on validation rows (docs/recommending.md)."""
 
 BLOCK = 64
 """Readers that a thread takes at a time."""
@@ -65,7 +65,7 @@ def recommend_all(
             for user, first, end in zip(users[start : start + BLOCK], *bounds[:, start : start + BLOCK], strict=True)
         ]
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
         yield from threads.map(of_block, range(0, len(users), BLOCK))
 
 

@@ -51,7 +51,7 @@ def main() -> None:
 def measured(
     project: Path, least: list[int], users: NDArray[np.intp], train: Ratings, known: Ratings, part: Ratings
 ) -> Iterator[tuple[str, Lists, str]]:
-    """What this Python can measure: a name, lists, and the share of pairs in the right order where stars are predicted."""
+    """What this Python can measure: a name, lists, and where stars are predicted the share of pairs in order."""
     count = COUNT + int(np.bincount(known.users).max())
     if importlib.util.find_spec("implicit"):
         for name, recommend in peers(train):
