@@ -129,7 +129,7 @@ def _find_id(ids: pa.Array, wanted: str) -> int | None:
         value: int | str = int(wanted)
     else:
         value = wanted
-    number = bisect.bisect_left(ids, value, key=pa.Scalar.as_py)
+    number = bisect.bisect_left(ids, value, key=lambda known: known.as_py())
     return number if number < len(ids) and ids[number].as_py() == value else None
 
 

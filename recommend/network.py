@@ -29,8 +29,9 @@ the validation rows of held-out readers, docs/recommending.md says how."""
 STEPS, SMALLEST_GAIN = 50, 1e-9
 """A new reader's vector is found when a step gains less than this part of the objective, or after so many."""
 
-CHECKED_ROWS, STANDARD_ERRORS = 20_000, 6
-"""How many validation rows the weights are checked on, and how far from the stored loss chance may take them."""
+CHECKED_ROWS, STANDARD_ERRORS, ROUNDING = 20_000, 6, 1e-4
+"""How many validation rows the weights are checked on about, and how far from the stored loss the draw of these rows
+and the order of a sum may take them."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,7 @@ def _check_loss(path: Path, network: Network, validation: Ratings) -> None:
     """Weights, loss and ratings belong together if the weights have this loss on these ratings."""
     rows = validation[:: len(validation) // CHECKED_ROWS + 1]
     squares = (network.predict_rows(rows) - rows.stars) ** 2
-    allowed = STANDARD_ERRORS * squares.std() / len(rows) ** 0.5
+    allowed = ROUNDING + STANDARD_ERRORS * squares.std() * (1 / len(rows) - 1 / len(validation)) ** 0.5
     if abs(squares.mean() - network.val_loss) > allowed:
         raise StageError(
             f"{path} has a loss of {squares.mean():.3f} on {len(rows):,} validation rows, its loss file says "

@@ -68,7 +68,8 @@ def train_project(folder: Path, params: Params, parts: tuple[Ratings, Ratings, R
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, params: Params, parts: tuple[Ratings, Ratings, Ratings]) -> Path:
     """Not to be changed."""
-    settings = change(params, train={"epochs": 6, "batch_size": 16, "learning_rate": 0.01}, model={"output_bias": "mean"})
+    train = {"epochs": 6, "batch_size": 16, "learning_rate": 0.01}
+    settings = change(params, train=train, model={"output_bias": "mean"})
     return train_project(tmp_path_factory.mktemp("trained"), settings, parts, FRAMEWORKS)
 
 
@@ -402,7 +403,7 @@ def test_offers_the_nearest_books(wanted: str, message: str, trained: Path, titl
 
 def test_answers_without_a_framework(trained: Path) -> None:
     code = (
-        "import sys; sys.argv[1:] = sys.argv[1:]\nfrom recommend.__main__ import main\n"
+        "import sys\nfrom recommend.__main__ import main\n"
         "for key in ('pytorch', 'keras', 'biases'):\n"
         "    sys.argv[-1] = key\n    main()\n"
         "loaded = {'torch', 'tensorflow', 'keras', 'jax', 'pandas', 'matplotlib'} & set(sys.modules)\n"
