@@ -188,6 +188,23 @@ class Keras(Section):
     """Batches that TensorFlow trains on between two returns to Python."""
 
 
+class TitleColumns(Section):
+    """The names of the titles file's columns, where they can't be told."""
+
+    book: str = Field(min_length=1)
+    """The id, as in the ratings file."""
+    title: str = Field(min_length=1)
+    author: str | None = None
+
+
+class Recommend(Section):
+    """What only `python -m recommend` needs."""
+
+    titles: str | None = None
+    """A file with the books' titles, CSV or JSON lines, relative to the project's folder or absolute."""
+    columns: TitleColumns | None = None
+
+
 class Params(Section):
     """The whole of params.yaml."""
 
@@ -198,6 +215,8 @@ class Params(Section):
     conventions: Conventions
     torch: Torch
     keras: Keras
+    recommend: Recommend = Recommend()
+    """May be left out: the pipeline doesn't need it."""
 
 
 def load_params(path: str | Path) -> Params:

@@ -25,16 +25,21 @@ temporary_files: set[Path] = set()
 
 
 def run_stage(main: Callable[..., None]) -> NoReturn:
-    """Run a stage's `main` and end the process: status 0, 1 for what the user can mend, 128 + signal when stopped.
+    """Run a stage's `main` and end the process, as `run_program` says.
 
     Its arguments come from the command line, as `parse_arguments` says.
     """
+    run_program(lambda: main(**parse_arguments(main)))
+
+
+def run_program(main: Callable[[], None]) -> NoReturn:
+    """Run `main` and end the process: status 0, 1 for what the user can mend, 128 + signal when stopped."""
     stop_on_signals()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # In a log, too, a line shows when it is written; a file's name is no reason to fail after all is done.
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     try:
-        main(**parse_arguments(main))
+        main()
     except StageError as error:
         _fail(str(error))
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -55,10 +56,11 @@ def read_ratings(path: Path) -> Ratings:
     Raises:
         StageError: the file is missing, damaged or holds another table.
     """
-    table = _read_table(path)
+    table = read_table(path)
     if not table.schema.equals(SCHEMA):
         raise StageError(f"{path} holds other columns than user, book, rating; run: dvc repro")
-    return Ratings(*(column.to_numpy() for column in table.columns))
+    columns: Any = (np.from_dlpack(column.combine_chunks()) for column in table.columns)  # to_numpy would load pandas
+    return Ratings(*columns)
 
 
 def write_ratings(ratings: Ratings, path: Path) -> None:
@@ -72,9 +74,15 @@ def write_table(table: pa.Table, path: Path) -> None:
         pq.write_table(table, temporary, compression="zstd")
 
 
-def _read_table(path: Path) -> pa.Table:
+def read_table(path: Path) -> pa.Table:
+    """Read what `write_table` wrote.
+
+    Raises:
+        StageError: the file is missing or damaged.
+    """
     try:
-        return pq.read_table(path, memory_map=True)
+        with pq.ParquetFile(path, memory_map=True) as file:
+            return file.read()
     except FileNotFoundError as error:
         raise StageError(f"{path} is missing; run: dvc repro") from error
     except pa.ArrowInvalid as error:
