@@ -23,6 +23,8 @@ def configure(params: Params) -> None:
     if backend == "torch":
         import torch
 
+        # Keras would take Apple's MPS before either.
+        os.environ["KERAS_TORCH_DEVICE"] = "cuda" if torch.cuda.is_available() else "cpu"
         torch.set_num_threads(params.train.threads)
     else:
         import tensorflow as tf
