@@ -38,7 +38,7 @@ def follow(params: Params, side: str, **train: object) -> Params:
 def split_file(path: Path, params: Params) -> Parts:
     """What prepare-ratings and split make of a ratings file."""
     settings = change(params, prepare={"ratings": str(path)}).prepare
-    ratings = prepare(read_source(path, settings.columns, settings.rating_scale), settings).ratings
+    ratings = prepare(read_source(settings), settings).ratings
     part, _ = assign_parts(ratings, params.split)
     return ratings[part == TRAIN], ratings[part == VALIDATION], ratings[part == TEST]
 
