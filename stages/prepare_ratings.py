@@ -21,7 +21,7 @@ MOST_GAPS = 4
 as hashing and needs less memory then."""
 
 UNRATED_SHARE = 0.3
-"""A lowest rating with a larger share than this is looked at: it may stand for 'not rated'."""
+"""The scale's lowest rating is looked at where it has a larger share than this: it may stand for 'not rated'."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class Prepared:
     left_out: dict[str, int]
     """Rows that were left out while reading, by the reason."""
     steps: list[Step]
+    lowest: float
+    """The lowest rating on the scale."""
 
 
 def prepare(source: Source, settings: Prepare) -> Prepared:
@@ -76,6 +78,7 @@ def prepare(source: Source, settings: Prepare) -> Prepared:
         book_ids.take(pa.array(kept_books)),
         source.left_out,
         steps,
+        settings.rating_scale[0],
     )
 
 
@@ -177,11 +180,10 @@ def find_oddities(prepared: Prepared) -> list[str]:
     stars = prepared.ratings.stars
     if np.ptp(stars) == 0:
         oddities.append("all ratings are equal: there is nothing to learn")
-    if looks_unrated(stars):
-        lowest = stars.min()
+    if looks_unrated(stars, prepared.lowest):
         oddities.append(
-            f"{np.mean(stars == lowest):.0%} of the ratings are {lowest:g}, the lowest, and few are next to it: "
-            f"if it means 'not rated', set prepare.not_rated: [{lowest:g}] and prepare.rating_scale"
+            f"{np.mean(stars == prepared.lowest):.0%} of the ratings are {prepared.lowest:g}, and few are next to it: "
+            f"if it means 'not rated', set prepare.not_rated: [{prepared.lowest:g}] and prepare.rating_scale"
         )
     for ids, kind in ((prepared.user_ids, "user"), (prepared.book_ids, "book")):
         if pa.types.is_string(ids.type):
@@ -193,11 +195,11 @@ def find_oddities(prepared: Prepared) -> list[str]:
     return oddities
 
 
-def looks_unrated(stars: NDArray[np.float32]) -> bool:
-    """Whether the lowest rating stands apart: on its own a large share, and then a gap or a dip before the others."""
+def looks_unrated(stars: NDArray[np.float32], lowest: float) -> bool:
+    """Whether the scale's lowest rating stands apart: it has a large share, and a gap or a dip is above it."""
     counts = {pair["values"]: pair["counts"] for pair in pa.array(stars).value_counts().to_pylist()}
-    (lowest, *rest) = sorted(counts)
-    if counts[lowest] < UNRATED_SHARE * len(stars) or len(rest) < 2:
+    rest = sorted(counts.keys() - {np.float32(lowest)})
+    if counts.get(np.float32(lowest), 0) < UNRATED_SHARE * len(stars) or len(rest) < 2:
         return False
     gap = rest[0] - lowest > 1.5 * min(np.diff(rest))
     return bool(gap) or counts[rest[0]] < max(counts[star] for star in rest[1:])

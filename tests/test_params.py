@@ -66,6 +66,10 @@ TAKEN: dict[str, tuple[str, str, Any]] = {
     "no hidden layers": ("model.hidden_units", "[]", []),
     "the largest seed": ("split.seed", "4294967295", 2**32 - 1),
     "a GPU": ("torch.device", "cuda:1", "cuda:1"),
+    "no column for the users": ("prepare.columns.user", "null", None),
+    "words": ("prepare.rating_words", "{it was amazing: 5}", {"it was amazing": 5.0}),
+    "what isn't rated": ("prepare.not_rated", "[0, 'no']", [0.0, "no"]),
+    "a tab without quotes": ("prepare.separator", r"\t", r"\t"),
     "a path with anything in it": ("prepare.ratings", "\"-a $(b); 'c' ü.csv\"", "-a $(b); 'c' ü.csv"),
 }
 
@@ -139,13 +143,32 @@ REFUSED: dict[str, tuple[str, str | None, str]] = {
     "an empty column": (
         "prepare.columns.user",
         "''",
-        "prepare.columns.user is ''; it should have at least 1 character",
+        "prepare.columns.user: '' is no column; it should be a name or, with header: false, a place from 1",
     ),
     "one column twice": (
         "prepare.columns.user",
         "book_id",
         "prepare.columns: user, book and rating must name three different columns",
     ),
+    "a place where there is a header": (
+        "prepare.columns",
+        "{user: 1, book: b, rating: r}",
+        "prepare: columns.user 1 must be a name where header is true",
+    ),
+    "a name where there is no header": (
+        "prepare.header",
+        "false",
+        "prepare: columns.user 'user_id' must be a place from 1 where header is false",
+    ),
+    "no column for the books": (
+        "prepare.columns",
+        "{user: u, book: null, rating: r}",
+        "prepare.columns: only user can be null",
+    ),
+    "an unknown encoding": ("prepare.encoding", "utf-9", "prepare.encoding: 'utf-9' is no encoding of text"),
+    "an encoding of bytes": ("prepare.encoding", "zip", "prepare.encoding: 'zip' is no encoding of text"),
+    "another separator": ("prepare.separator", "':'", "prepare.separator is ':'; it should be 'auto', ','"),
+    "a word that isn't text": ("prepare.rating_words", "{5: 5}", "prepare.rating_words.5.[key] is 5; it should be"),
     "a scale upside down": (
         "prepare.rating_scale",
         "[5, 1]",

@@ -11,15 +11,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.prepare_ratings import MOST_GAPS, Prepared, enough_ratings, find_oddities, number_ids, order_pairs, prepare
 from stages.program.errors import StageError
 from stages.program.params import Prepare
-from stages.ratings.source import Source, Texts
+from stages.ratings.checks import Source, Texts
 from stages.ratings.table import Ratings
 from tests.project import ROOT
+from tests.ratings_files import prepare_settings
 
 Row = tuple[Any, Any, float]
 RULES = ("last", "first", "mean")
@@ -28,16 +30,8 @@ quick = settings(deadline=None, derandomize=True, max_examples=150)
 
 
 def make_settings(on_duplicate: str = "last", per_user: int = 1, per_book: int = 1) -> Prepare:
-    return Prepare.model_validate(
-        {
-            "ratings": "ratings.csv",
-            "columns": {"user": "user_id", "book": "book_id", "rating": "rating"},
-            "rating_scale": [1, 5],
-            "on_duplicate": on_duplicate,
-            "min_ratings_per_user": per_user,
-            "min_ratings_per_book": per_book,
-        }
-    )
+    counts = {"min_ratings_per_user": per_user, "min_ratings_per_book": per_book}
+    return prepare_settings("ratings.csv", on_duplicate=on_duplicate, **counts)
 
 
 def make_ids(ids: tuple[Any, ...]) -> np.ndarray | Texts:
@@ -49,7 +43,8 @@ def make_ids(ids: tuple[Any, ...]) -> np.ndarray | Texts:
 
 def make_source(rows: list[Row]) -> Source:
     users, books, stars = zip(*rows, strict=True)
-    return Source(make_ids(users), make_ids(books), np.array(stars, np.float32), lambda found: f"rows {found.tolist()}")
+    on_scale = np.array(stars, np.float32)
+    return Source(make_ids(users), make_ids(books), on_scale, {}, lambda found: f"rows {found.tolist()}")
 
 
 def named(prepared: Prepared) -> list[Row]:
@@ -199,14 +194,44 @@ ODD: dict[str, tuple[list[Row], list[str]]] = {
     "equal ratings": ([(1, 1, 3.0), (2, 2, 3.0)], ["all ratings are equal: there is nothing to learn"]),
     "names": (
         [("12o5", 1, 1.0), ("99", 2, 2.0)],
-        ["1 of 2 user ids are no whole numbers ('12o5'): all are taken for names"],
+        ["1 of 2 user ids are no plain numbers ('12o5'): all are taken for names"],
+    ),
+    "leading zeros": (
+        [(1, "0140449132", 1.0), (2, "99", 2.0)],
+        ["1 of 2 book ids are no plain numbers ('0140449132'): all are taken for names"],
+    ),
+    "0 for not rated": (
+        [(user, book, float(max(user - 4, 0) + (user > 4))) for user in range(9) for book in (1, 2)],
+        [
+            "56% of the ratings are 0, and few are next to it: if it means 'not rated', "
+            "set prepare.not_rated: [0] and prepare.rating_scale"
+        ],
     ),
 }
 
 
 @pytest.mark.parametrize(("rows", "warnings"), ODD.values(), ids=ODD)
 def test_accepts_with_a_warning(rows: list[Row], warnings: list[str]) -> None:
-    assert find_oddities(prepare(make_source(rows), make_settings())) == warnings
+    settings = make_settings().model_copy(update={"rating_scale": [0, 5]})
+    assert find_oddities(prepare(make_source(rows), settings)) == warnings
+
+
+@pytest.mark.parametrize(
+    ("counts", "odd"),
+    [
+        ([54, 1, 3, 10, 17, 15], True),  # a dip: UCSD's interactions
+        ([62, 0, 0, 5, 3, 2], True),  # a gap
+        ([60, 40], False),  # likes
+        ([40, 30, 20, 10], False),
+        ([2, 6, 25, 36, 30], False),
+        ([29, 5, 7, 15, 44], False),
+    ],
+)
+def test_warns_of_a_lowest_rating_that_stands_apart(counts: list[int], odd: bool) -> None:
+    stars = [float(star) for star, count in enumerate(counts) for _ in range(count)]
+    settings = make_settings().model_copy(update={"rating_scale": [0, 5]})
+    prepared = prepare(make_source([(row, row % 2, star) for row, star in enumerate(stars)]), settings)
+    assert any("not rated" in oddity for oddity in find_oddities(prepared)) is odd
 
 
 # --- The stage as a process ---
@@ -214,13 +239,16 @@ def test_accepts_with_a_warning(rows: list[Row], warnings: list[str]) -> None:
 OUTPUTS = ("ratings.parquet", "users.parquet", "books.parquet")
 
 
-def run_stage(folder: Path, ratings: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the stage in a folder of its own, with the project's parameters but for the file's name."""
-    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
-    (folder / "params.yaml").write_text(text.replace("data/sample.csv  ", f"'{ratings}' "), encoding="utf-8")
+def run_stage(folder: Path, ratings: str, locale: str = "C.UTF-8", **changes: Any) -> subprocess.CompletedProcess[str]:
+    """Run the stage in a folder of its own, with the project's parameters but for some of `prepare`."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    params["prepare"] |= {"ratings": ratings, **changes}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     outputs = [argument for name in OUTPUTS for argument in (f"--{name.partition('.')[0]}", f"out/{name}")]
     command = [sys.executable, "-m", "stages.prepare_ratings", "--params", "params.yaml", *outputs]
-    variables = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "", **environment}
+    variables = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "", "LC_ALL": locale}
+    if locale == "C":
+        variables["PYTHONIOENCODING"] = "ascii"
     return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False, timeout=60)
 
 
@@ -238,17 +266,38 @@ def test_the_process_writes_three_tables_and_says_what_went_in_and_out(tmp_path:
         ["left", "out", "1", "0", "0"],
         ["ratings", "from", "2", "to", "5,", "mean", "3.6667"],
     ]
-    assert warning == "warning: 2 of 2 user ids are no whole numbers ('ann', 'bob'): all are taken for names"
+    assert warning == "warning: 2 of 2 user ids are no plain numbers ('ann', 'bob'): all are taken for names"
     ratings, users, books = (pq.read_table(tmp_path / "out" / name).to_pydict() for name in OUTPUTS)
     assert ratings == {"user": [0, 0, 1], "book": [0, 1, 0], "rating": [2, 5, 4]}
     assert users == {"user_id": ["ann", "bob"]}
     assert books == {"book_id": [7, 9]}
 
 
+def test_the_process_says_what_it_left_out_and_why(tmp_path: Path) -> None:
+    (tmp_path / "ratings.csv").write_text("user_id,book_id,rating\n1,7,3\n1,8,0\n2,7,4\n,7,4\n2,9,0\n2,7,5\n")
+    done = run_stage(tmp_path, "ratings.csv", not_rated=[0], missing_ids="leave_out")
+    assert done.returncode == 0, done.stderr
+    assert [line.split() for line in done.stdout.splitlines()[1:7]] == [
+        ["read", "6", "2", "1"],
+        ["left", "out:", "not", "rated", "2"],
+        ["left", "out:", "without", "a", "user", "or", "a", "book", "1"],
+        ["one", "rating", "per", "user", "and", "book", "2", "2", "1"],
+        ["enough", "ratings", "each", "2", "2", "1"],
+        ["left", "out", "4", "0", "0"],
+    ]
+
+
+def test_the_process_names_the_lines_of_duplicates(tmp_path: Path) -> None:
+    for part, rows in (("a", "1,7,3\n1,8,0\n1,7,4\n"), ("b", "2,7,4\n\n1,8,3\n1,7,5\n")):
+        (tmp_path / f"{part}.csv").write_text("user_id,book_id,rating\n" + rows)
+    done = run_stage(tmp_path, "*.csv", not_rated=[0], on_duplicate="error")
+    assert "2 rows rate a book that their user has rated before (a.csv line 4, b.csv line 5)" in done.stderr
+
+
 @pytest.mark.parametrize("name", ["-r $(touch x); ü .csv", "$(touch x)", ";touch x", "a\\b.csv"])
 def test_the_process_takes_any_name_for_a_file_s_name(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("user_id,book_id,rating\n1,2,3\n")
-    done = run_stage(tmp_path, name, LC_ALL="C.UTF-8")
+    done = run_stage(tmp_path, name)
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "out", "params.yaml"])
 
@@ -273,7 +322,7 @@ def test_the_process_refuses_in_a_few_words_and_writes_nothing(
         (tmp_path / "ratings.csv").write_bytes(content)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / OUTPUTS[0]).write_text("earlier")
-    done = run_stage(tmp_path, "ratings.csv", PYTHONIOENCODING="ascii")
+    done = run_stage(tmp_path, "ratings.csv", locale="C")
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.startswith("error: ratings.csv")

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 
 from stages.program.errors import StageError
 from stages.ratings.checks import Ids, Texts
-from stages.ratings.csv_files import LONGEST_FIELD
 from stages.ratings.source import read_source
 from tests.ratings_files import prepare_settings
 
@@ -79,19 +78,22 @@ READ: dict[str, tuple[bytes, list[Row]]] = {
     "byte order mark": (b"\xef\xbb\xbf" + HEADER + b"1,2,3\n", [(1, 2, 3)]),
     "blanks around": (HEADER + b" 1 ,\t2, 3\n", [(1, 2, 3)]),
     "id 0": (HEADER + b"0,0,3\n", [(0, 0, 3)]),
-    "minus zero": (HEADER + b"-0,2,3\n", [(0, 2, 3)]),
-    "leading zeros": (HEADER + b"007,2,3\n", [(7, 2, 3)]),
-    "plus": (HEADER + b"+7,2,+3\n", [(7, 2, 3)]),
-    "whole numbers with a point": (HEADER + b"7.0,2,3\n8.,2,3\n", [(7, 2, 3), (8, 2, 3)]),
-    "hexadecimal": (HEADER + b"0xffffffff,2,3\n", [(2**32 - 1, 2, 3)]),
-    "hexadecimal among others": (HEADER + b"0x10,2,3\n+1,2,3\n", [(16, 2, 3), (1, 2, 3)]),
+    "minus zero": (HEADER + b"-0,2,3\n", [("-0", 2, 3)]),
+    "leading zeros": (HEADER + b"7,2,3\n007,2,3\n", [("7", 2, 3), ("007", 2, 3)]),
+    "plus": (HEADER + b"+7,2,+3\n", [("+7", 2, 3)]),
+    "whole numbers with a point": (HEADER + b"7.0,2,3\n8.,2,3\n", [("7.0", 2, 3), ("8.", 2, 3)]),
+    "hexadecimal": (HEADER + b"0x10,2,3\n1e7,2,3\n", [("0x10", 2, 3), ("1e7", 2, 3)]),
     "past 32 bits": (HEADER + b"4294967296,1,3\n", [(2**32, 1, 3)]),
-    "the largest id": (HEADER + b"9223372036854775807,1,3\n", [(2**63 - 1, 1, 3)]),
+    "the largest number": (HEADER + b"9223372036854775807,1,3\n", [(2**63 - 1, 1, 3)]),
+    "past 64 bits": (HEADER + b"1,1,3\n9223372036854775808,1,3\n", [("1", 1, 3), ("9223372036854775808", 1, 3)]),
     "text ids": (HEADER + b"anna,2,3\nbj\xc3\xb6rn,4,5\n", [("anna", 2, 3), ("björn", 4, 5)]),
     "text among numbers": (HEADER + b"1,2,3\n-1.5,2,3\nx,4,5\n", [("1", 2, 3), ("-1.5", 2, 3), ("x", 4, 5)]),
-    "a name like a missing value": (HEADER + b"nan,2,3\nanna,2,3\n", [("nan", 2, 3), ("anna", 2, 3)]),
     "underscores": (HEADER + b"1_000,2,3\n", [("1_000", 2, 3)]),
     "powers of ten": (HEADER + b"1,2,5e0\n", [(1, 2, 5)]),
+    "line ends in quotes": (b'user_id,book_id,rating,t\n1,2,3,"a\n\nb"\n4,5,1,c\n', [(1, 2, 3), (4, 5, 1)]),
+    "line ends in a header": (b'user_id,book_id,rating,"t\nu"\n1,2,3,a\n', [(1, 2, 3)]),
+    "a quote in the last line": (b'user_id,book_id,rating,size\n1,2,3,7\n1,4,3,5" disk\n', [(1, 2, 3), (1, 4, 3)]),
+    "a NUL byte in another column": (b"user_id,book_id,rating,t\n1,2,3,a\0b\n", [(1, 2, 3)]),
     "semicolons in a field": (b"user_id,book_id,rating,tags\n1,2,3,a;b\n", [(1, 2, 3)]),
     "text beyond ASCII": ("user_id,book_id,rating,título\n1,2,3,Ñandú\n".encode(), [(1, 2, 3)]),
 }
@@ -148,60 +150,70 @@ REFUSED: dict[str, tuple[bytes, list[str]]] = {
     "empty": (b"", ["is empty"]),
     "empty but for line ends": (b"\n\r\n\n", ["is empty"]),
     "empty but compressed": (gzip.compress(b""), ["is empty"]),
-    "header only": (HEADER, ["header and no ratings"]),
-    "header only, no line end": (HEADER.strip(), ["header and no ratings"]),
+    "header only": (HEADER, ["has columns and no ratings"]),
+    "header only, no line end": (HEADER.strip(), ["has columns and no ratings"]),
     "column missing": (
         b"user_id,rating\n1,2\n",
         ["no column 'book_id'", "prepare.columns.book", "known: 'user_id', 'rating'"],
     ),
-    "column misnamed": (b"User ID,book_id,rating\n1,2,3\n", ["'user_id'", "did you mean 'User ID'?"]),
-    "column doubled": (b"user_id,book_id,rating,rating\n1,2,3,4\n", ["2 columns named 'rating'"]),
-    "header with blanks": (b"user_id, book_id, rating\n1, 2, 3\n", ["did you mean ' book_id'?"]),
-    "no header": (b"1,2,3\n4,5,1\n", ["no column 'user_id'", "known: '1', '2', '3'"]),
+    "column misnamed": (
+        b"User ID,book_id,rating\n1,2,3\n",
+        ["'user_id'", 'did you mean {"user": "User ID", "book": "book_id", "rating": "rating"}?'],
+    ),
+    "column doubled": (b"user_id,book_id,rating,rating\n1,2,3,4\n", ["2 columns 'rating' (prepare.columns.rating)"]),
+    "header with blanks": (b"user_id, book_id, rating\n1, 2, 3\n", ['"book": " book_id", "rating": " rating"']),
+    "no header": (b"1,2,3\n4,5,1\n", ["no column 'user_id'", "no header?", "prepare.header: false", "'1', '2', '3'"]),
     "a great many columns": (b",".join(b"x%d" % i for i in range(9999)) + b"\n", ["'x19', …"]),
     "long column names": (b"x" * 50_000 + b"," + b"y" * 50_000 + b"\n", ["known: 'xxx"]),
     "column names with control characters": (b"\x1b[31mred,b,c\n", [r"'\x1b[31mred'"]),
-    "semicolons": (b"user_id;book_id;rating\n1;2;3\n", ["semicolons", "commas"]),
-    "tabs": (b"user_id\tbook_id\trating\n1\t2\t3\n", ["tabs", "commas"]),
     "not UTF-8, names": (HEADER + b"1,2,3\nbj\xf6rn,2,3\n", ["1 line not in UTF-8: line 3"]),
     "not UTF-8, another column": (b"user_id,book_id,rating,t\n1,2,3,\xf6\n", ["1 line not in UTF-8: line 2"]),
-    "not UTF-8, the header": (b"user_id,book_id,rating,\xf6\n1,2,3,4\n", ["first line is not in UTF-8"]),
-    "UTF-8 cut off within a character": (HEADER + b"1,2,3\nx\xc3", ["not in UTF-8: line 3"]),
-    "UTF-16": (HEADER.decode().encode("utf-16"), ["first line is not in UTF-8"]),
-    "NUL byte in an id": (HEADER + b"1,2,3\n1\0,2,3\n", ["1 line with NUL bytes: line 3"]),
-    "NUL byte in another column": (b"user_id,book_id,rating,t\n1,2,3,a\0b\n", ["1 line with NUL bytes: line 2"]),
+    "not UTF-8, the header": (b"user_id,book_id,rating,\xf6\n1,2,3,4\n", ["1 line not in UTF-8: line 1", "latin-1"]),
+    "UTF-8 cut off within a character": (HEADER + b"1,2,3\nx,1,2\xc3", ["not in UTF-8: line 3"]),
+    "UTF-16": (HEADER.decode().encode("utf-16"), ["UTF-16", "prepare.encoding: utf-16"]),
+    "NUL byte in an id": (HEADER + b"1,2,3\nx\0,2,3\n", ["1 value with control characters: 'x\\x00' (line 3)"]),
     "NUL bytes alone": (b"\0" * 5000, ["NUL bytes"]),
     "a control character": (HEADER + b"ann\x07a,2,3\n", ["'user_id'", "1 value with control characters", "line 2"]),
-    "an archive": (b"PK\x03\x04\x14\0\0\0", ["neither CSV in UTF-8 nor Parquet"]),
+    "an archive cut off": (b"PK\x03\x04\x14\0\0\0", ["cut off or damaged"]),
     "cut-off last line": (HEADER + b"1,2,3\n4,5", ["1 line cut off at the end of the file: line 3"]),
     "last line cut off after a comma": (HEADER + b"1,2,3\n4,5,", ["'rating'", "1 value empty or NaN: '' (line 3)"]),
     "too few fields": (HEADER + b"1,2,3\n4,5\n6\n1,2,3\n", ["2 lines with fewer than 3 fields: lines 3, 4"]),
     "too many fields": (HEADER + b"1,2,3\n1,2,4,5\n1,2,3\n", ["1 line with more than 3 fields: line 3"]),
     "decimal commas": (HEADER + b'1,2,"4,5"\n', ["'rating'", "not a number: '4,5'"]),
     "blanks in a line": (HEADER + b"1,2,3\n   \n1,2,3\n", ["fewer than 3 fields: line 3"]),
-    "id empty": (HEADER + b"1,2,3\n,2,3\n1,2,3\n", ["'user_id'", "1 value empty: '' (line 3)"]),
-    "id blank": (HEADER + b"1,  ,3\n", ["'book_id'", "1 value empty: '  ' (line 2)"]),
-    "id empty among names": (HEADER + b"anna,2,3\n,2,3\n", ["'user_id'", "1 value empty: '' (line 3)"]),
-    "id missing": (HEADER + b"1,2,3\nNaN,2,3\n#N/A,2,3\n", ["'user_id'", "2 values empty: 'NaN', '#N/A' (lines 3, 4)"]),
+    "id empty": (HEADER + b"1,2,3\n,2,3\n1,2,3\n", ["'user_id'", "1 value missing: '' (line 3)"]),
+    "id blank": (HEADER + b"1,  ,3\n", ["'book_id'", "1 value missing: '  ' (line 2)"]),
+    "id empty among names": (HEADER + b"anna,2,3\n,2,3\n", ["'user_id'", "1 value missing: '' (line 3)"]),
+    "id missing": (
+        HEADER + b"1,2,3\nNaN,2,3\n#N/A,2,3\n",
+        ["'user_id'", "2 values missing: 'NaN', '#N/A' (lines 3, 4)"],
+    ),
     "id infinite": (HEADER + b"1,2,3\ninf,2,3\n", ["'user_id'", "not a whole number: 'inf' (line 3)"]),
-    "id negative": (HEADER + b"1,2,3\n1,-2,3\n", ["'book_id'", "1 value negative: -2 (line 3)"]),
-    "id negative and past 32 bits": (HEADER + b"-5000000000,2,3\n", ["'user_id'", "negative: -5000000000 (line 2)"]),
+    "id negative": (HEADER + b"1,2,3\n1,-2,3\n", ["'book_id'", "1 value negative: '-2' (line 3)"]),
+    "id negative and past 32 bits": (HEADER + b"-5000000000,2,3\n", ["'user_id'", "negative: '-5000000000' (line 2)"]),
     "id fractional": (HEADER + b"1.5,2,3\n2,2,3\n", ["'user_id'", "1 value not a whole number: '1.5' (line 2)"]),
-    "id in powers of ten": (HEADER + b"1.2E+11,2,3\n", ["'user_id'", "not a whole number: '1.2E+11'"]),
-    "id past 64 bits": (HEADER + b"9223372036854775808,2,3\n", ["'user_id'", "past 64 bits: '9223372036854775808'"]),
-    "id far past 64 bits": (HEADER + b"9" * 10_000 + b",2,3\n", ["'user_id'", "past 64 bits: '999", "…"]),
+    "id in powers of ten": (HEADER + b"1.2E+11,2,3\n", ["'user_id'", "1 value in powers of ten: '1.2E+11' (line 2)"]),
+    "id in powers of ten among names": (
+        HEADER + b"x,2,3\n9.78014E+12,2,3\n",
+        ["in powers of ten: '9.78014E+12' (line 3)"],
+    ),
+    "id missing among names": (
+        HEADER + b"x,2,3\nnan,2,3\n\\N,2,3\n",
+        ["2 values missing: 'nan', '\\\\N' (lines 3, 4)"],
+    ),
+    "id empty from Excel": (HEADER + b'"=""""",2,3\n', ["1 value missing: '=\"\"' (line 2)"]),
     "rating text": (HEADER + b"1,2,3\n1,3,good\n", ["'rating'", "1 value not a number: 'good' (line 3)"]),
     "rating with underscores": (HEADER + b"1,2,0_3\n", ["not a number: '0_3'"]),
     "rating empty": (HEADER + b"1,2,\n1,3,4\n", ["'rating'", "1 value empty or NaN: '' (line 2)"]),
     "rating NaN": (HEADER + b"1,2,nan\n1,3,NaN\n", ["'rating'", "2 values empty or NaN: 'nan', 'NaN' (lines 2, 3)"]),
     "rating infinite": (
         HEADER + b"1,2,inf\n1,3,-Infinity\n",
-        ["'rating'", "2 values infinite: inf, -inf (lines 2, 3)"],
+        ["'rating'", "2 values infinite: 'inf', '-Infinity' (lines 2, 3)"],
     ),
     "rating past any float": (HEADER + b"1,2,1e400\n", ["'rating'", "infinite"]),
     "rating off the scale": (
         HEADER + b"".join(b"1,%d,%d\n" % (book, book) for book in range(9)),
-        ["'rating'", "4 values off the scale 1 to 5 (prepare.rating_scale): 0.0, 6.0, 7.0 (lines 2, 8, 9, …)"],
+        ["'rating'", "4 values off the scale 1 to 5 (prepare.rating_scale): '0', '6', '7' (lines 2, 8, 9, …)"],
     ),
     "quote left open": (
         b'user_id,book_id,rating,t\n1,2,3,"a\n4,5,1,b\n',
@@ -211,21 +223,21 @@ REFUSED: dict[str, tuple[bytes, list[str]]] = {
         b'user_id,book_id,rating,t\n1,2,3,"a',
         ["1 line with a quote that isn't closed", "line 2"],
     ),
-    "quote in the header left open": (b'user_id,book_id,rating,"t\n1,2,3,a"\n', ["quote that isn't closed", "line 1"]),
+    "quote in the header left open": (b'user_id,book_id,rating,"t\n1,2,3,a\n', ["quote that isn't closed", "line 1"]),
     "two quotes left open, rows between them": (
         b'user_id,book_id,rating,t\n1,2,3,"a\n4,5,1,b\n6,7,2,"c"\n',
-        ["1 line with a quote that isn't closed on the same line: line 2"],
+        ["1 line with a quote that isn't closed: line 2"],
     ),
-    "line end in quotes": (b'user_id,book_id,rating,t\n1,2,3,"a\nb"\n4,5,1,c\n', ["quote that isn't closed", "line 2"]),
-    "a line of 10 MB": (HEADER + b"1,2,3\n1,2," + b"4" * 10_000_000 + b"\n1,2,3\n", ["1 line longer than", "line 3"]),
-    "a header of 10 MB": (b"x" * 10_000_000, ["first line is longer than"]),
-    "a field past the parser's limit": (
-        HEADER + b"x" * LONGEST_FIELD + b",2,3\n1\n",
-        ["1 line longer than", "line 2", "fewer than 3 fields", "line 3"],
+    "a line of 10 MB": (HEADER + b"1,2,3\n1,2," + b"4" * 10_000_000 + b"\n1,2,3\n", ["'rating'", "'4444", "(line 3)"]),
+    "a header of 10 MB": (b"x" * 10_000_000, ["no column 'user_id'", "known: 'xxxx"]),
+    "no line end in 20 MB": (HEADER + b"x" * 20_000_000, ["line 2 is longer than"]),
+    "a quote left open before many rows": (HEADER + b'1,2,"3\n' + b"1,2,3\n" * 30_000, ["isn't closed: line 2"]),
+    "a very long field in quotes": (
+        HEADER + b'1,2,"' + b"x" * (csv.field_size_limit() + 1) + b'"\n1,2,"3\n\n"\n',
+        ["1 line with a very long field: line 2"],
     ),
     "a long number that is none": (HEADER + b"1" * 100_000 + b"x,2," + b"0" * 30_000 + b"x\n", ["not a number: '000"]),
-    "gzip of Parquet": (gzip.compress(b"PAR1\x15\x04\0\0"), ["neither CSV in UTF-8 nor Parquet"]),
-    "encrypted Parquet": (b"PARE\x15\x04\0\0", ["neither CSV in UTF-8 nor Parquet"]),
+    "gzip of Parquet, cut off": (gzip.compress(b"PAR1\x15\x04\0\0"), ["cut off or damaged"]),
 }
 
 
@@ -241,8 +253,8 @@ def test_a_message_names_all_that_is_wrong(tmp_path: Path) -> None:
     assert [line.split(": ", 1)[1] for line in message.splitlines()] == [
         "column 'user_id': 1 value negative: '-4' (line 3)",
         "column 'user_id': 1 value not a whole number: '1.5' (line 5)",
-        "column 'book_id': 1 value empty: '' (line 2)",
-        "column 'rating': 1 value not a number: 'x' (line 5)",
+        "column 'book_id': 1 value missing: '' (line 2); prepare.missing_ids: leave_out would leave such rows out",
+        "column 'rating': 1 value not a number: 'x' (line 5); prepare.rating_words and prepare.not_rated take words",
         "column 'rating': 1 value off the scale 1 to 5 (prepare.rating_scale): '9' (line 3)",
     ]
 
@@ -261,7 +273,7 @@ def test_line_numbers_are_the_editor_s(
 
 def test_thousands_of_wrong_rows_are_counted_and_the_first_few_named(tmp_path: Path) -> None:
     path = write(tmp_path, HEADER + b"1,2,3\n" * 20_000 + b"1,,3\n" * 12_345)
-    assert "12,345 values empty: '', '', '' (lines 20,002, 20,003, 20,004, …)" in refusal(path)
+    assert "12,345 values missing: '' (lines 20,002, 20,003, 20,004, …)" in refusal(path)
 
 
 def test_refuses_a_missing_file(tmp_path: Path) -> None:
@@ -272,7 +284,6 @@ def test_refuses_a_missing_file(tmp_path: Path) -> None:
 
 def test_refuses_what_is_no_regular_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    assert "is a folder" in refusal(tmp_path)
     assert "is a device or a pipe" in refusal(tmp_path / "pipe")
     assert "is a device or a pipe" in refusal(Path("/dev/zero"))
 
@@ -304,13 +315,14 @@ PARQUET_READ: dict[str, tuple[dict[str, Any], list[Any]]] = {
         for kind in (pa.int8(), pa.uint8(), pa.int16(), pa.uint16(), pa.int32(), pa.uint32(), pa.int64(), pa.uint64())
     },
     "past 32 bits": ({"user_id": pa.array([0, 1, 2**62])}, [0, 1, 2**62]),
+    "past 64 bits": ({"user_id": pa.array([0, 1, 2**64 - 1], pa.uint64())}, ["0", "1", str(2**64 - 1)]),
     "floats": ({"user_id": pa.array([0.0, 1.0, 2e15])}, [0, 1, 2 * 10**15]),
     "decimals": ({"user_id": pa.array([decimal.Decimal("7.00")] * 3)}, [7, 7, 7]),
     "text": ({"user_id": pa.array(["a", "b", "ü"])}, ["a", "b", "ü"]),
     "large text": ({"user_id": pa.array(["a", "b", "c"], pa.large_string())}, ["a", "b", "c"]),
     "text views": ({"user_id": pa.array(["a", "b", "c"], pa.string_view())}, ["a", "b", "c"]),
     "bytes": ({"user_id": pa.array([b"a", b"b", b"c"])}, ["a", "b", "c"]),
-    "numbers as text": ({"user_id": pa.array(["7", " 8", "9.0"])}, [7, 8, 9]),
+    "numbers as text": ({"user_id": pa.array(["7", " 8", "9"])}, [7, 8, 9]),
     "dictionary of text": ({"user_id": pa.array(["a", "b", "a"]).dictionary_encode()}, ["a", "b", "a"]),
     "dictionary of numbers": ({"user_id": pa.array([5, 6, 5]).dictionary_encode()}, [5, 6, 5]),
     "a name with a line end": ({"user_id": pa.array(["a,b", '"', "c"])}, ["a,b", '"', "c"]),
@@ -355,32 +367,34 @@ def test_a_column_s_name_in_parquet_is_no_path(tmp_path: Path) -> None:
 
 PARQUET_REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "no rows": ({"user_id": pa.array([], pa.int64()), "book_id": [], "rating": []}, ["no ratings"]),
-    "no column": ({"user": [1], "book_id": [1], "rating": [3]}, ["no column 'user_id'", "did you mean 'user'?"]),
-    "null id": ({"user_id": [1, None], "book_id": [1, 2], "rating": [3, 3]}, ["'user_id'", "1 value empty", "row 2"]),
+    "no column": ({"user": [1], "book_id": [1], "rating": [3]}, ["no column 'user_id'", '"user": "user"']),
+    "null id": ({"user_id": [1, None], "book_id": [1, 2], "rating": [3, 3]}, ["'user_id'", "1 value missing", "row 2"]),
     "null rating": (
         {"user_id": [1], "book_id": [1], "rating": pa.array([None], pa.float64())},
         ["1 value empty or NaN"],
     ),
-    "nulls alone": ({"user_id": pa.nulls(2), "book_id": [1, 1], "rating": [3, 3]}, ["2 values empty", "rows 1, 2"]),
+    "nulls alone": ({"user_id": pa.nulls(2), "book_id": [1, 1], "rating": [3, 3]}, ["2 values missing", "rows 1, 2"]),
     "NaN id": (
         {"user_id": [1e15, float("nan")], "book_id": [1, 2], "rating": [3, 3]},
-        ["1 value empty: 'nan' (row 2)"],
+        ["1 value missing: 'nan' (row 2)"],
     ),
-    "NaN rating": ({"user_id": [1], "book_id": [1], "rating": [float("nan")]}, ["1 value empty or NaN: nan (row 1)"]),
-    "infinite rating": ({"user_id": [1], "book_id": [1], "rating": [float("inf")]}, ["1 value infinite: inf (row 1)"]),
+    "NaN rating": ({"user_id": [1], "book_id": [1], "rating": [float("nan")]}, ["1 value empty or NaN: 'nan' (row 1)"]),
+    "infinite rating": (
+        {"user_id": [1], "book_id": [1], "rating": [float("inf")]},
+        ["1 value infinite: 'inf' (row 1)"],
+    ),
     "infinite id": ({"user_id": [1, float("inf")], "book_id": [1] * 2, "rating": [3] * 2}, ["'user_id'", "inf"]),
-    "rating off the scale": ({"user_id": [1], "book_id": [1], "rating": [6]}, ["off the scale 1 to 5", "6.0 (row 1)"]),
+    "rating off the scale": ({"user_id": [1], "book_id": [1], "rating": [6]}, ["off the scale 1 to 5", "'6' (row 1)"]),
     "rating past a float": ({"user_id": [1], "book_id": [1], "rating": [2**63 - 1]}, ["off the scale"]),
-    "negative id": ({"user_id": [1, -1], "book_id": [1, 1], "rating": [3, 3]}, ["1 value negative: -1 (row 2)"]),
+    "negative id": ({"user_id": [1, -1], "book_id": [1, 1], "rating": [3, 3]}, ["1 value negative: '-1' (row 2)"]),
     "fractional id": (
         {"user_id": [1, 2.5], "book_id": [1, 1], "rating": [3, 3]},
         ["not a whole number: '2.5' (row 2)"],
     ),
-    "id past 64 bits": (
-        {"user_id": pa.array([1, 2**64 - 1], pa.uint64()), "book_id": [1, 1], "rating": [3, 3]},
-        ["1 value past 64 bits: '18446744073709551615' (row 2)"],
+    "float id without all its digits": (
+        {"user_id": [1, 2.0**53], "book_id": [1, 1], "rating": [3, 3]},
+        ["in powers of ten: '9.007199e+15' (row 2)"],
     ),
-    "float id past 64 bits": ({"user_id": [1, 1e300], "book_id": [1, 1], "rating": [3, 3]}, ["past 64 bits: '100000"]),
     "lists": ({"user_id": [[1]], "book_id": [1], "rating": [3]}, ["'user_id' holds list<", "not numbers or text"]),
     "structures": ({"user_id": [{"a": 1}], "book_id": [1], "rating": [3]}, ["'user_id' holds struct<"]),
     "truth values": ({"user_id": [1], "book_id": [1], "rating": [True]}, ["'rating'", "not a number: 'true'"]),
@@ -399,7 +413,7 @@ def test_refuses_parquet(columns: dict[str, Any], fragments: list[str], tmp_path
 def test_refuses_parquet_with_a_column_twice(tmp_path: Path) -> None:
     path = tmp_path / "ratings"
     pq.write_table(pa.table([[1], [1], [3], [3]], names=["user_id", "book_id", "rating", "rating"]), path)
-    assert "2 columns named 'rating'" in refusal(path)
+    assert "2 columns 'rating'" in refusal(path)
 
 
 def test_refuses_parquet_with_text_that_is_not_utf_8(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ class Prepare(Section):
     @classmethod
     def _encoding_is_known(cls, encoding: str) -> str:
         try:
-            b"".decode(encoding)
+            "a".encode(encoding)
             codecs.getincrementaldecoder(encoding)
         except (LookupError, ValueError) as error:
             raise ValueError(f"{reprlib.repr(encoding)} is no encoding of text that Python knows") from error

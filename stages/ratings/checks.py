@@ -4,7 +4,7 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -31,10 +31,10 @@ EXCEL_TEXT = re.compile(r'="(.*)"', re.DOTALL)
 CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 
 ID_FAULTS = [
-    "missing (prepare.missing_ids: leave_out leaves such rows out)",
-    "in powers of ten, which Excel or a float has left of longer numbers",
+    "missing; prepare.missing_ids: leave_out would leave such rows out",
+    "in powers of ten; Excel, or a float, has cut longer numbers so: take them from where they are whole",
     "with control characters",
-]  # -1, -2, -3 in a column's codes
+]  # -1, -2, -3 in a column's codes; advice after the semicolon
 ROW = -1  # the place, instead of a column's, of faults that are a whole row's
 
 Numbers: TypeAlias = NDArray[np.integer[Any]]
@@ -150,7 +150,11 @@ class Check:
         if text in self._not_rated or stars in self._not_rated:
             return None
         if math.isnan(stars):
-            return "empty or NaN" if text in MISSING else "not a number (prepare.rating_words and not_rated take words)"
+            return (
+                "empty or NaN"
+                if text in MISSING
+                else "not a number; prepare.rating_words and prepare.not_rated take words"
+            )
         if math.isinf(stars):
             return "infinite"
         on_scale = self._scale[0] <= np.float32(stars) <= self._scale[1]
@@ -169,25 +173,27 @@ class Check:
         if len(finding.rows) <= EXAMPLES:
             finding.rows += rows
 
-    def finish(self) -> tuple[Source, list[str]]:
-        """All rows that were kept, and what is wrong, a line for each kind of fault."""
+    def finish(self) -> Source:
+        """All rows that were kept."""
         users, books = (column.finish() for column in self._ids)
         stars = np.concatenate([np.array([], np.float32), *self._stars])
         self._stars.clear()
         left_out = {reason: count for reason, count in self._left_out.items() if count}
-        return Source(users, books, stars, left_out, self._where), [*self._problems()]
+        return Source(users, books, stars, left_out, self._where)
 
-    def _problems(self) -> Iterable[str]:
+    def problems(self) -> Iterator[str]:
+        """What is wrong, a line for each kind of fault."""
         for (place, fault), finding in sorted(self._findings.items(), key=lambda item: item[0]):
             rows, plural = self._name(finding.rows), "s" if finding.count > 1 else ""
+            kind, then, advice = fault.partition("; ")
             if place == ROW:
-                yield f"{finding.count:,} {self._unit}{plural} {fault}: {rows}"
+                yield f"{finding.count:,} {self._unit}{plural} {kind}: {rows}{then}{advice}"
             elif place == 2 or not (self._ids[place].has_names and fault in self._ids[place].odd_numbers):
                 values = ", ".join(shorten(repr(value)) for value in list(finding.values)[:EXAMPLES])
-                zero = (
-                    "; if 0 means not rated, set prepare.not_rated: [0]" if "0" in finding.values and place == 2 else ""
-                )
-                yield f"column {self._labels[place]}: {finding.count:,} value{plural} {fault}: {values} ({rows}){zero}"
+                if place == 2 and "0" in finding.values:
+                    then, advice = "; ", "if 0 means not rated, set prepare.not_rated: [0]"
+                of = f"column {self._labels[place]}: {finding.count:,} value{plural}"
+                yield f"{of} {kind}: {values} ({rows}){then}{advice}"
 
     def _where(self, rows: NDArray[np.intp]) -> str:
         ends = np.cumsum([len(numbers) for _, numbers in self._rows])
@@ -235,7 +241,11 @@ class _Ids:
 
     def _new_code(self, text: str) -> int:
         stripped = text.strip()
-        faults = (not stripped or stripped in MISSING, POWER_OF_TEN.fullmatch(stripped), CONTROL_CHARACTER.search(text))
+        faults = (
+            not stripped or stripped in MISSING,
+            POWER_OF_TEN.fullmatch(stripped),
+            CONTROL_CHARACTER.search(stripped),
+        )
         if any(faults):
             return -1 - [bool(fault) for fault in faults].index(True)
         self._texts.append(text)

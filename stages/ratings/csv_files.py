@@ -1,9 +1,10 @@
 """Ratings as CSV and its relatives: lines of fields between which stands a comma, or something else.
 
-Where each line is a row, as nearly everywhere, pyarrow reads it. From where line breaks stand within quotes, or a quote
-is left open, Python's own reader takes row by row: slower, but it knows the strict grammar and each row's line.
+Where each line is a row, as nearly everywhere, pyarrow reads it. Where line breaks stand within quotes, or a quote is
+left open, Python's own reader takes row by row: slower, but it knows the strict grammar and each row's line.
 """
 
+import collections
 import contextlib
 import csv
 import io
@@ -22,7 +23,6 @@ from stages.ratings.files import Chunk, read_chunks
 
 HEAD = 1 << 16  # bytes by which the separator and the columns are found
 SAMPLE = 20  # rows, likewise
-ROWS = 1 << 16  # that Python's reader reads at a time
 SEPARATORS = {
     ",": "commas",
     "\t": "tabs",
@@ -53,11 +53,7 @@ class CsvFile:
     def blocks(self, places: list[int]) -> Iterator[Block]:
         """The columns at some places, from 0."""
         for chunk in itertools.chain([self._first], self._chunks):
-            block = self._read_fast(chunk, places)
-            if block is None:
-                yield from self._read_carefully(itertools.chain([chunk], self._chunks), chunk.first, places)
-                return
-            yield block
+            yield self._read_fast(chunk, places) or self._read_carefully(chunk, places)
 
     def _data(self, chunk: Chunk) -> bytes:
         return chunk.data.replace(b"::", DOUBLE_COLON.encode()) if self._separator == "::" else chunk.data
@@ -93,39 +89,40 @@ class CsvFile:
         columns = [column.combine_chunks() for column in table.slice(header).columns]
         return self._block(columns, lambda: np.delete(chunk.lines(), list(wrong))[header:], broken)
 
-    def _read_carefully(self, chunks: Iterator[Chunk], first: int, places: list[int]) -> Iterator[Block]:
-        broken: dict[int, str] = {}
+    def _read_carefully(self, chunk: Chunk, places: list[int]) -> Block:
+        """Row by row; into the next chunk, where a row goes on there."""
+        broken = {**chunk.undecodable}
+        rows: dict[int, list[str]] = {}
+        lines = collections.deque(self._data(chunk).splitlines(keepends=True))
 
-        def read_lines() -> Iterator[str]:
-            for chunk in chunks:
-                broken.update(chunk.undecodable)
-                yield from (line.decode() for line in self._data(chunk).splitlines(keepends=True))
+        def feed() -> Iterator[str]:
+            while True:
+                while lines:
+                    yield lines.popleft().decode()
+                more = next(self._chunks, None)
+                if more is None:
+                    return
+                broken.update(more.undecodable)
+                lines.extend(self._data(more).splitlines(keepends=True))
 
-        def read_rows() -> Iterator[tuple[int, list[str]]]:
-            reader = csv.reader(read_lines(), delimiter=self._delimiter, strict=True)
-            row: list[str] | None = []
-            while row is not None:
-                number = first + reader.line_num
-                try:
-                    row = next(reader, None)
-                except csv.Error as error:
-                    open_quote = "with a quote that isn't closed"
-                    broken[number] = "with a very long field" if "limit" in str(error) else open_quote
-                    continue
-                if row and len(row) == self._width:
-                    yield number, row
-                elif row:
-                    broken[number] = self._width_fault(len(row))
-
-        rows = itertools.islice(read_rows(), int(self._header and first == 1), None)
-        while True:
-            some = list(itertools.islice(rows, ROWS))
-            columns = [pa.array([row[place] for _, row in some], pa.string()) for place in places]
-            lines = np.array([number for number, _ in some], np.int64)
-            yield self._block(columns, lines.copy, {**broken})
-            broken.clear()
-            if not some:
-                return
+        reader = csv.reader(feed(), delimiter=self._delimiter, strict=True)
+        while lines:
+            number = chunk.first + reader.line_num
+            try:
+                row = next(reader)
+            except csv.Error as error:
+                one_line = chunk.first + reader.line_num == number + 1
+                long = one_line and "limit" in str(error)
+                broken[number] = "with a very long field" if long else "with a quote that isn't closed"
+                continue
+            if len(row) == self._width:
+                rows[number] = row
+            elif row:
+                broken[number] = self._width_fault(len(row))
+        if self._header and chunk.first == 1:
+            rows.pop(next(iter(rows), 0), None)
+        columns = [pa.array([row[place] for row in rows.values()], pa.string()) for place in places]
+        return self._block(columns, lambda: np.array(list(rows), np.int64), broken)
 
     def _block(self, columns: list[pa.Array], lines: Callable[[], Numbers], broken: dict[int, str]) -> Block:
         return Block(columns, lines, broken, decimal_commas=self._separator != ",")

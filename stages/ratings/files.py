@@ -87,7 +87,7 @@ def recognise(path: Path, encoding: str) -> str:
         raise StageError(f"{path} is {other or 'a tar archive'}{ADVICE}")
     if head.startswith(b"PAR1"):
         return "parquet"
-    if b"\0" in head and not encoding.lower().startswith(("utf-16", "utf-32", "utf16", "utf32")):
+    if head.count(b"\0") > len(head) // 8 and not encoding.lower().startswith(("utf-16", "utf-32", "utf16", "utf32")):
         if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             raise StageError(f"{path} is text in UTF-16; set prepare.encoding: utf-16")
         raise StageError(f"{path} is neither CSV, JSON nor Parquet: it holds NUL bytes (or is it in utf-16-le?)")
@@ -155,5 +155,5 @@ def _decode(data: bytes, encoding: str, first: int) -> tuple[bytes, dict[int, st
                 line.decode(encoding).encode()
             except UnicodeError:  # where Windows has quotes and dashes, Latin-1 has control characters
                 likely = "cp1252" if any(0x80 <= byte < 0xA0 for byte in line) else "latin-1"
-                wrong[number] = f"not in {encoding.upper()} (prepare.encoding: {likely} would read it)"
+                wrong[number] = f"not in {encoding.upper()}; prepare.encoding: {likely} would read it"
         return data.decode("latin-1").encode(), wrong

@@ -84,5 +84,5 @@ def _collect(items: list[Any], numbers: Numbers, names: list[str]) -> Block:
     plain = np.array([not any(isinstance(value, dict | list) for value in row) for row in rows], np.bool_)
     texts = [[value if value is None else str(value) for value in rows[row]] for row in np.flatnonzero(plain)]
     columns = [pa.array([row[place] for row in texts], pa.string()) for place in range(len(names))]
-    broken = dict.fromkeys(numbers[~plain].tolist(), f"without an object of plain values, {ADVICE}")
+    broken = dict.fromkeys(numbers[~plain].tolist(), f"without an object of plain values; write it {ADVICE}")
     return Block(columns, lambda: numbers[plain], broken)

@@ -29,7 +29,7 @@ MOST_BLOCKS = 4
 """How much of a file is looked at for other faults once its columns are wrong."""
 
 DAMAGE = (
-    *(OSError, EOFError, NotImplementedError, UnicodeDecodeError, pa.ArrowException),
+    *(OSError, EOFError, NotImplementedError, UnicodeError, pa.ArrowException),
     *(zlib.error, lzma.LZMAError, zipfile.BadZipFile),
 )
 """What readers raise at a file that is missing, cut off or damaged."""
@@ -48,7 +48,10 @@ def read_source(settings: Prepare) -> Source:
     Raises:
         StageError: what is wrong: which file, which column, how many rows, the first few lines.
     """
-    paths = find_files(settings)
+    try:
+        paths = find_files(settings)
+    except OSError as error:
+        raise StageError(_explain(Path(settings.ratings), error)) from error
     check, problem = Check(settings, several=len(paths) > 1), ""
     for path in paths:
         try:
@@ -63,10 +66,11 @@ def read_source(settings: Prepare) -> Source:
             raise StageError(_explain(path, error)) from error
         if problem:
             break
-    source, problems = check.finish()
-    problems = [problem, *(f"{settings.ratings}: {problem}" for problem in problems)][not problem :]
+    problems = [problem] if problem else []
+    problems += [f"{settings.ratings}: {fault}" for fault in check.problems()]
     if problems:
         raise StageError("\n".join(problems[:MOST_PROBLEMS]))
+    source = check.finish()
     if not len(source.stars):
         reasons = "".join(f"; left out: {count:,} {reason}" for reason, count in source.left_out.items())
         raise StageError(f"{settings.ratings} has columns and no ratings{reasons}")
@@ -78,7 +82,8 @@ def _explain(path: Path, error: Exception) -> str:
         return f"{path} doesn't exist; prepare.ratings in params.yaml names it"
     if isinstance(error, OSError) and error.strerror:
         return f"{path}: {error.strerror}"
-    return f"{path} is cut off or damaged: {shorten(' '.join(str(error).split()), 200)}"
+    damage = "isn't in prepare.encoding" if isinstance(error, UnicodeError) else "is cut off or damaged"
+    return f"{path} {damage}: {shorten(' '.join(str(error).split()), 200)}"
 
 
 def _find_columns(path: Path, file: AnyFile, settings: Prepare) -> tuple[dict[str, int | None], str]:
@@ -91,8 +96,8 @@ def _find_columns(path: Path, file: AnyFile, settings: Prepare) -> tuple[dict[st
             places[role] = None if name is None else file.names.index(str(name))
             continue
         wrong.append(f"{f'{count} columns' if count else 'no column'} {name!r} (prepare.columns.{role})")
-        guess = _guess(role, str(name), file.names)
-        if guess is not None and guess not in places.values() and not count:
+        guess = None if count else _guess(role, str(name), file.names)
+        if guess is not None and guess not in places.values():
             places[role] = guess
     return places, f"{path} has {', '.join(wrong)}; {_advise(file, settings, places)}" if wrong else ""
 
@@ -111,7 +116,7 @@ def _advise(file: AnyFile, settings: Prepare, places: dict[str, int | None]) -> 
     if isinstance(file, CsvFile) and settings.header and any(NUMBER.fullmatch(name) for name in file.names):
         example = "{user: 1, book: 2, rating: 3}"
         return f"no header? then prepare.header: false, and places as columns: {example}; the first line: {known}"
-    if not places or not settings.header:
+    if len(places) < 2 or not settings.header:
         return f"known: {known}"
     columns = {role: None if place is None else file.names[place] for role, place in places.items()}
     user = "" if "user" in columns else "; user: null where each file is one user's"

@@ -1,0 +1,451 @@
+"""Ratings files in the forms in which people have them: each read with its settings, or refused with what to do."""
+
+import bz2
+import gzip
+import io
+import itertools
+import json
+import lzma
+import re
+import tarfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.parquet as pq
+import pytest
+
+from stages.prepare_ratings import prepare
+from stages.program.errors import StageError
+from stages.ratings import files
+from stages.ratings.source import read_source
+from stages.ratings.table import write_ratings
+from tests.project import ROOT
+from tests.ratings_files import prepare_settings, rows
+
+SHARED = ROOT.parent / "shared" / "files"
+
+WORDS = {"it was amazing": 5, "really liked it": 4, "liked it": 3, "it was ok": 2, "did not like it": 1}
+BY_PLACE = {"header": False, "columns": {"user": 1, "book": 2, "rating": 3}}
+
+
+def named(user: str | None, book: str, rating: str) -> dict[str, Any]:
+    return {"columns": {"user": user, "book": book, "rating": rating}}
+
+
+def write(folder: Path, contents: Mapping[str, str | bytes]) -> Path:
+    """Write one file and name it, or several and name their folder."""
+    for name, content in contents.items():
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return folder / name if len(contents) == 1 else folder
+
+
+def refusal(ratings: Path | str, **settings: Any) -> str:
+    with pytest.raises(StageError) as caught:
+        read_source(prepare_settings(ratings, **settings))
+    assert len(str(caught.value).splitlines()) <= 5
+    return str(caught.value)
+
+
+GOODREADS_10M = {
+    "user_rating_0_to_12.csv": 'ID,Name,Rating\n11,Salt,it was amazing\n11,"Ferry (Lights, #2)",really liked it\n',
+    "user_rating_12_to_20.csv": "ID,Name,Rating\n13,Salt,did not like it\n14,Rating,This user doesn't have any rating\n",
+}
+UCSD_CSV = "user_id,book_id,is_read,rating,is_reviewed\n0,501,1,5,0\n0,502,1,0,0\n1,501,1,4,1\n2,501,0,0,0\n"
+UCSD_JSON = "".join(
+    json.dumps({"user_id": f"{user:032x}", "book_id": "501", "rating": rating, "review": 'Good,\nsays "one"'}) + "\n"
+    for user, rating in [(0xA5, 5), (0xA6, 0), (0xA7, 3)]
+)
+EXPORT = "Book Id,Title,ISBN,My Rating,My Review\n"
+EXPORTS = {
+    "anna.csv": EXPORT + '701,"Salt, a Novel","=""0140449132""",5,"Two<br/>"\n702,Orchard,"=""""",3,""\n',
+    "bela.csv": EXPORT + '701,"Salt, a Novel","=""0140449132""",4,""\n704,Untitled,"=""""",0,""\n',
+}
+BOOK_CROSSING = b'"User-ID";"ISBN";"Book-Rating"\r\n"3";"014044913X";"0"\r\n"3";"055.3\xfc97";"8"\r\n'
+AMAZON = "Id,Title,User_id,review/score\n0140449132,Salt,AX1,4.0\n0552993697,Orchard,,5.0\n0140449132,Salt,nan,3.0\n"
+
+
+def zipped(**members: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def parquet(table: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(table), buffer)
+    return buffer.getvalue()
+
+
+SPARK = {
+    "part-00000.snappy.parquet": parquet({"user_id": [1, 1], "book_id": [901, 902], "rating": [3.0, 4.0]}),
+    "part-00001.snappy.parquet": parquet({"user_id": [2], "book_id": [901], "rating": [5.0]}),
+    "_SUCCESS": b"",
+    ".part-00000.crc": b"crc",
+}
+THREE = [(1, 901, 3), (1, 902, 4), (2, 901, 5)]
+TSV = "1\t901\t3\t881250949\n1\t902\t4\t881250950\n2\t901\t5\t881250951\n"
+
+READ: dict[str, tuple[dict[str, Any], dict[str, Any], list[Any], dict[str, int]]] = {
+    "Goodreads 10M": (
+        GOODREADS_10M,
+        named("ID", "Name", "Rating") | {"rating_words": WORDS, "not_rated": ["This user doesn't have any rating"]},
+        [(11, "Salt", 5), (11, "Ferry (Lights, #2)", 4), (13, "Salt", 1)],
+        {"not rated": 1},
+    ),
+    "UCSD as CSV": ({"i.csv": UCSD_CSV}, {"not_rated": [0]}, [(0, 501, 5), (1, 501, 4)], {"not rated": 2}),
+    "UCSD as JSON": (
+        {"i.json": UCSD_JSON},
+        {"not_rated": [0]},
+        [(f"{0xA5:032x}", 501, 5), (f"{0xA7:032x}", 501, 3)],
+        {"not rated": 1},
+    ),
+    "Goodreads exports, by Book Id": (
+        EXPORTS,
+        named(None, "Book Id", "My Rating") | {"not_rated": [0]},
+        [("anna", 701, 5), ("anna", 702, 3), ("bela", 701, 4)],
+        {"not rated": 1},
+    ),
+    "Goodreads exports, by ISBN": (
+        EXPORTS,
+        named(None, "ISBN", "My Rating") | {"not_rated": [0], "missing_ids": "leave_out"},
+        [("anna", "0140449132", 5), ("bela", "0140449132", 4)],
+        {"not rated": 1, "without a user or a book": 1},
+    ),
+    "BookCrossing": (
+        {"b.csv": BOOK_CROSSING},
+        named("User-ID", "ISBN", "Book-Rating") | {"not_rated": [0], "rating_scale": [1, 10], "encoding": "latin-1"},
+        [(3, "055.3ü97", 8)],
+        {"not rated": 1},
+    ),
+    "MovieLens 100K": ({"u.data": TSV}, BY_PLACE, THREE, {}),
+    "MovieLens 1M": ({"ratings.dat": TSV.replace("\t", "::")}, BY_PLACE, THREE, {}),
+    "RecBole": (
+        {"x.inter": "user_id:token\titem_id:token\trating:float\ttimestamp:float\n" + TSV},
+        named("user_id:token", "item_id:token", "rating:float"),
+        THREE,
+        {},
+    ),
+    "Amazon 2014": (
+        {"n.csv": "AX1,0140449132,4.0,9\nAX2,0552993697,5.0,9\n"},
+        BY_PLACE,
+        [("AX1", "0140449132", 4), ("AX2", "0552993697", 5)],
+        {},
+    ),
+    "Amazon's reviews": (
+        {"a.csv": AMAZON},
+        named("User_id", "Id", "review/score") | {"missing_ids": "leave_out"},
+        [("AX1", "0140449132", 4)],
+        {"without a user or a book": 2},
+    ),
+    "ISBNs": (
+        {"z.csv": "user_id,book_id,rating\n1,0140449132,5\n1,140449132,4\n"},
+        {},
+        [(1, "0140449132", 5), (1, "140449132", 4)],
+        {},
+    ),
+    "UTF-16": (
+        {"u.txt": "user_id\tbook_id\trating\n1\t901\t3\n".encode("utf-16")},
+        {"encoding": "utf-16"},
+        THREE[:1],
+        {},
+    ),
+    "zip": ({"k.zip": zipped(**{"a/ratings.csv": "user_id,book_id,rating\n1,901,3\n"})}, {}, THREE[:1], {}),
+    "Spark": (SPARK, {}, THREE, {}),
+    "decimal commas": ({"e.csv": "user_id;book_id;rating\n1;2;3,5\n"}, {}, [(1, 2, 3.5)], {}),
+    "a JSON array": (
+        {
+            "j.json": json.dumps(
+                [{"user_id": 1, "book_id": "b", "rating": 3}, {"rating": 4.5, "book_id": "c", "user_id": 2}]
+            )
+        },
+        {},
+        [(1, "b", 3), (2, "c", 4.5)],
+        {},
+    ),
+    "JSON lines of several types": (
+        {"j.json": '{"user_id": 1, "book_id": 2, "rating": 3}\n\n{"user_id": "x", "book_id": 2, "rating": "4"}\n'},
+        {},
+        [("1", 2, 3), ("x", 2, 4)],
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize(("contents", "settings", "expected", "left_out"), READ.values(), ids=READ)
+def test_reads(
+    contents: dict[str, Any], settings: dict[str, Any], expected: list[Any], left_out: dict[str, int], tmp_path: Path
+) -> None:
+    source = read_source(prepare_settings(write(tmp_path, contents), **settings))
+    assert rows(source) == expected
+    assert source.left_out == left_out
+
+
+def test_reads_a_pattern(tmp_path: Path) -> None:
+    write(tmp_path, GOODREADS_10M | {"book0.csv": "Id,Name\n1,Salt\n"})
+    settings = named("ID", "Name", "Rating") | {
+        "rating_words": WORDS,
+        "not_rated": ["This user doesn't have any rating"],
+    }
+    by_pattern = rows(read_source(prepare_settings(tmp_path / "user_rating_*.csv", **settings)))
+    assert len(by_pattern) == 3
+    assert rows(read_source(prepare_settings(tmp_path, files="user_rating_*", **settings))) == by_pattern
+
+
+def test_a_file_with_a_pattern_s_name_is_a_file(tmp_path: Path) -> None:
+    write(tmp_path, {"r1.csv": "user_id,book_id,rating\n1,1,1\n"})
+    file = write(tmp_path, {"r[1].csv": "user_id,book_id,rating\n2,2,2\n"})
+    assert rows(read_source(prepare_settings(tmp_path / "r[1].csv"))) == [(2, 2, 2)]
+    file.unlink()
+    assert rows(read_source(prepare_settings(tmp_path / "r[1].csv"))) == [(1, 1, 1)]
+
+
+def test_ids_of_parts_join_whatever_stands_in_each(tmp_path: Path) -> None:
+    parts = {"a.csv": "7,1,3\n8,2,3\n", "b.csv": "7,0140449132,4\n", "c.csv": "8,1,5\n9,x,5\n"}
+    write(tmp_path, {name: "user_id,book_id,rating\n" + part for name, part in parts.items()})
+    source = read_source(prepare_settings(tmp_path))
+    assert rows(source) == [(7, "1", 3), (8, "2", 3), (7, "0140449132", 4), (8, "1", 5), (9, "x", 5)]
+    assert prepare(source, prepare_settings(tmp_path)).book_ids.to_pylist() == ["0140449132", "1", "2", "x"]
+
+
+# --- Refusals ---
+
+EXCEL = zipped(**{"[Content_Types].xml": "<Types/>", "xl/workbook.xml": "<workbook/>"})
+TAR = io.BytesIO()
+with tarfile.open(fileobj=TAR, mode="w:gz") as archive:
+    archive.addfile(tarfile.TarInfo("ratings.csv"), io.BytesIO())
+FEATHER = io.BytesIO()
+pyarrow.feather.write_feather(pa.table({"user_id": [1]}), FEATHER, compression="uncompressed")
+
+REFUSED: dict[str, tuple[str | bytes, dict[str, Any], list[str]]] = {
+    "xlsx": (EXCEL, {}, ["an Excel workbook (.xlsx)", "CSV"]),
+    "xls": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", {}, ["an Excel workbook (.xls)"]),
+    "tar.gz": (TAR.getvalue(), {}, ["a tar archive"]),
+    "Feather": (FEATHER.getvalue(), {}, ["an Arrow or Feather file"]),
+    "HTML": ("<!DOCTYPE html><html>Sign in</html>", {}, ["HTML", "log in"]),
+    "several files in a zip": (zipped(a="1", b="2"), {}, ["2 files", "'a', 'b'", "unpack it"]),
+    "UTF-16": ("user_id\n1\n".encode("utf-16"), {}, ["UTF-16", "prepare.encoding: utf-16"]),
+    "a missing reader": (
+        AMAZON,
+        named("User_id", "Id", "review/score"),
+        ["2 values missing: '', 'nan' (lines 3, 4)", "prepare.missing_ids: leave_out"],
+    ),
+    "an export's missing ISBN": (
+        EXPORTS["anna.csv"],
+        named(None, "ISBN", "My Rating"),
+        ["column 'ISBN': 1 value missing: '=\"\"' (line 3)"],
+    ),
+    "ISBNs after Excel": (
+        "user_id,book_id,rating\n1,9.78014E+12,5\n2,9.78014E+12,1\n2,055299369X,4\n",
+        {},
+        ["2 values in powers of ten: '9.78014E+12' (lines 2, 3)"],
+    ),
+    "no header, tabs": (TSV, {}, ["no header?", "prepare.header: false", "'1', '901', '3', '881250949', tabs between"]),
+    "no header, double colons": (TSV.replace("\t", "::"), {}, ["no header?", "double colons"]),
+    "0 off the scale": (UCSD_CSV, {}, ["2 values off the scale 1 to 5", "'0' (lines 3, 5)", "prepare.not_rated: [0]"]),
+    "other names": (
+        EXPORTS["anna.csv"],
+        named("user", "book_id", "rating"),
+        ["no column 'user' (prepare.columns.user)", '"book": "Book Id", "rating": "My Rating"', "user: null"],
+    ),
+    "words": (GOODREADS_10M["user_rating_0_to_12.csv"], named("ID", "Name", "Rating"), ["prepare.rating_words"]),
+    "not UTF-8": (
+        BOOK_CROSSING,
+        named("User-ID", "ISBN", "Book-Rating") | {"rating_scale": [0, 10]},
+        ["1 line not in UTF-8: line 3; prepare.encoding: latin-1"],
+    ),
+    "not UTF-8, but Windows": (
+        "user_id,book_id,rating\n“a”,b,1\n".encode("cp1252"),
+        {},
+        ["not in UTF-8: line 2; prepare.encoding: cp1252"],
+    ),
+    "not UTF-16": (b"user_id,book_id,rating\n1,2,3\n\xff", {"encoding": "utf-16"}, ["isn't in prepare.encoding"]),
+    "JSON that isn't": ('{"user_id": 1,\n "book_id": 2}\n', {}, ["looks like JSON", "lines=True"]),
+    "JSON by columns": ('{"user_id": {"0": 1}, "book_id": {"0": 1}, "rating": {"0": 1}}', {}, ["line 1", "lines=True"]),
+    "a broken line of JSON": (UCSD_JSON + '{"user_id": 1\n', {"not_rated": [0]}, ["1 line without an object", "line 4"]),
+    "an object of a JSON array": ('[{"user_id":1,"book_id":1,"rating":1},{"user_id":1,"book_id":1,"rating":9}]', {}, ["'9' (object 2)"]),
+    "nothing but left out": ("user_id,book_id,rating\n1,2,0\n", {"not_rated": [0]}, ["no ratings; left out: 1 not rated"]),
+    "positions without a header's absence": ("1,2,3\n", {"header": False, "columns": {"user": 1, "book": 2, "rating": 9}}, ["no column 9"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "settings", "fragments"), REFUSED.values(), ids=REFUSED)
+def test_refuses(content: str | bytes, settings: dict[str, Any], fragments: list[str], tmp_path: Path) -> None:
+    message = refusal(write(tmp_path, {"file": content}), **settings)
+    for fragment in fragments:
+        assert fragment in message
+
+
+def test_one_message_says_all_that_a_file_needs(tmp_path: Path) -> None:
+    names, encoding, scale = refusal(write(tmp_path, {"b.csv": BOOK_CROSSING})).splitlines()
+    assert 'did you mean {"user": "User-ID", "book": "ISBN", "rating": "Book-Rating"}?' in names
+    assert "semicolons" in names
+    assert "line 3; prepare.encoding: latin-1" in encoding
+    assert "2 values off the scale 1 to 5 (prepare.rating_scale): '0', '8' (lines 2, 3)" in scale
+
+
+def test_no_column_is_suggested_that_only_looks_alike(tmp_path: Path) -> None:
+    file = write(tmp_path, {"b.csv": "Publisher,Year,Pages\nP,1999,7\n"})
+    assert "did you mean" not in refusal(file, **named("user", "item", "stars"))
+
+
+def test_of_several_files_the_one_is_named(tmp_path: Path) -> None:
+    head = "user_id,book_id,rating\n"
+    folder = write(tmp_path, {"a.csv": head + "1,2,3\n", "b.csv": head + "\n1,2,9\n1,2,0\n", "c.csv": head + "1,2,7\n"})
+    assert "'9', '0', '7' (b.csv lines 3, 4, c.csv line 2)" in refusal(folder)
+    (folder / "b.csv").write_text("user;book\n1;2\n")
+    assert f"{folder / 'b.csv'} has no column 'user_id'" in refusal(folder)
+    (folder / "b.csv").write_text(head + "1,2\n")
+    (folder / "c.csv").unlink()
+    assert "1 line with fewer than 3 fields: b.csv line 2" in refusal(folder)
+
+
+def test_a_folder_without_ratings_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, {"_SUCCESS": "", ".hidden.csv": "user_id"})
+    assert "no files with ratings" in refusal(tmp_path)
+    assert "no files with ratings" in refusal(tmp_path / "*.csv")
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("chunk", [40, 1 << 22])
+def test_lines_are_numbered_after_quotes_and_blank_lines(
+    line_end: str, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "CHUNK", chunk)
+    lines = ["user_id,book_id,text,rating", "1,2,a,3", "", '1,3,"one', "", 'two ""2"", three",4', "1,4,b,5", "1,5,c,6"]
+    assert "'6' (line 8)" in refusal(write(tmp_path, {"r.csv": line_end.join(lines).encode()}))
+
+
+# --- The same table in every form ---
+
+HEADER = ("user_id", "book_id", "rating", "title")
+TABLE = [(f"u{row % 7}", f"{row % 11:04}", (row % 9 + 2) / 2, f'T "{row}", é; a|b') for row in range(60)]
+
+
+def as_csv(separator: str, line_end: str = "\n", header: bool = True, decimal: str = ".", table: Any = TABLE) -> str:
+    def field(value: object) -> str:
+        text = f"{value:g}".replace(".", decimal) if isinstance(value, float) else str(value)
+        return '"' + text.replace('"', '""') + '"' if set(text) & {separator, '"', " ", "\t"} else text
+
+    if separator == "::":  # knows no quotes
+        table = [(*row[:3], "T") for row in table]
+    return "".join(separator.join(map(field, row)) + line_end for row in ([HEADER, *table] if header else table))
+
+
+def as_json(table: Any = TABLE) -> str:
+    return "".join(json.dumps(dict(zip(HEADER, row, strict=True))) + "\n" for row in table)
+
+
+def as_parquet(table: Any = TABLE) -> bytes:
+    return parquet({name: [row[place] for row in table] for place, name in enumerate(HEADER)})
+
+
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "plain": bytes,
+    "gzip": gzip.compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "zstd": lambda content: pa.Codec("zstd").compress(content, asbytes=True),
+    "lz4": lambda content: pa.Codec("lz4").compress(content, asbytes=True),
+    "zip": lambda content: zipped(ratings=content),  # type: ignore[arg-type]
+}
+FORMS: dict[str, tuple[bytes, dict[str, Any]]] = {
+    **{f"CSV, {separator!r}": (as_csv(separator).encode(), {}) for separator in (",", ";", "\t", "|", "::", " ")},
+    **{
+        f"CSV, {separator!r} set": (as_csv(separator).encode(), {"separator": separator})
+        for separator in (",", ";", "\t", "|", "::", " ")
+    },
+    **{f"CSV, {end!r}": (as_csv(",", end).encode(), {}) for end in ("\r\n", "\r", "\n\n")},
+    **{
+        f"CSV, {encoding}": (as_csv(";").encode(encoding), {"encoding": encoding})
+        for encoding in (
+            "utf-8-sig",
+            "latin-1",
+            "cp1252",
+            "utf-16",
+            "utf-16-le",
+            "utf-32",
+            "cp437",
+            "mac_roman",
+            "cp037",
+        )
+    },
+    "CSV, no header": (as_csv(",", header=False).encode(), BY_PLACE),
+    "CSV, decimal commas": (as_csv(";", decimal=",").encode(), {}),
+    "CSV, line breaks in quotes": (as_csv(",").replace("é", "\n\né").encode(), {}),
+    "CSV, wrapped by Excel": (re.sub(r",(00\d\d),", r',"=""\1""",', as_csv(",")).encode(), {}),
+    "JSON lines": (as_json().encode(), {}),
+    "JSON lines, UTF-16": (as_json().encode("utf-16"), {"encoding": "utf-16"}),
+    "a JSON array": (json.dumps([json.loads(line) for line in as_json().splitlines()], indent=1).encode(), {}),
+    "Parquet": (as_parquet(), {}),
+}
+
+
+def prepared_bytes(ratings: Path, folder: Path, **settings: Any) -> bytes:
+    checked = prepare_settings(ratings, **settings)
+    prepared = prepare(read_source(checked), checked)
+    assert prepared.user_ids.to_pylist() == sorted({row[0] for row in TABLE})
+    assert prepared.book_ids.to_pylist() == sorted({row[1] for row in TABLE})
+    write_ratings(prepared.ratings, folder / "ratings.parquet")
+    return (folder / "ratings.parquet").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    folder = tmp_path_factory.mktemp("expected")
+    return prepared_bytes(write(folder, {"r.csv": as_csv(",")}), folder)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("chunk", [200, 1 << 22])
+def test_every_form_gives_the_same_bytes(
+    form: str, chunk: int, expected: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a file is read in many small chunks, and whatever it is compressed with."""
+    monkeypatch.setattr(files, "CHUNK", chunk)
+    content, settings = FORMS[form]
+    for name, pack in PACKERS.items():
+        file = write(tmp_path, {f"file.{name}": pack(content)})
+        assert prepared_bytes(file, tmp_path, **settings) == expected, name
+
+
+@pytest.mark.parametrize("size", [1, 7, 59])
+def test_every_division_into_parts_gives_the_same_bytes(size: int, expected: bytes, tmp_path: Path) -> None:
+    writers: list[Callable[[Any], bytes]] = [
+        lambda some: as_csv(";", table=some).encode(),
+        lambda some: gzip.compress(as_json(some).encode()),
+        as_parquet,
+    ]
+    for number, kinds in enumerate([writers[:1], writers[1:2], writers[2:], writers]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        parts = [TABLE[first : first + size] for first in range(0, len(TABLE), size)]
+        for place, (part, kind) in enumerate(zip(parts, itertools.cycle(kinds))):
+            (folder / f"part-{place:03}").write_bytes(kind(part))
+        assert prepared_bytes(folder, tmp_path) == expected
+
+
+# --- The files beside the project ---
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the small ratings files are not beside the project")
+def test_the_files_beside_the_project_are_as_here() -> None:
+    counted = {
+        "goodreads-10m": READ["Goodreads 10M"][1],
+        "goodreads-10m.csv": READ["Goodreads 10M"][1],
+        "ucsd-interactions.csv": {"not_rated": [0]},
+        "ucsd-interactions.json.gz": {"not_rated": [0]},
+        "goodreads-exports": READ["Goodreads exports, by Book Id"][1],
+        "book-crossing.csv": READ["BookCrossing"][1],
+    }
+    found = {}
+    for name, settings in counted.items():
+        source = read_source(prepare_settings(SHARED / name, **settings))
+        users, books, _ = zip(*rows(source), strict=True)
+        found[name] = [len(source.stars), len({*users}), len({*books}), source.left_out["not rated"]]
+    assert list(found.values()) == [[6, 3, 3, 1], [6, 3, 3, 1], [4, 3, 3, 3], [4, 3, 3, 3], [4, 2, 3, 2], [5, 3, 3, 1]]
