@@ -25,6 +25,7 @@ def to_metrics(effects: dict[str, Effects]) -> dict[str, object]:
             "pytorch": asdict(found.pytorch),
             "keras": asdict(found.keras),
             "gap": asdict(found.gap),
+            "native_gap": asdict(found.native_gap),
             "share": {name: asdict(share) for name, share in found.shares.items()},
             "alone_in_pytorch": {name: asdict(part) for name, part in found.alone_in_pytorch.items()},
             "alone_in_keras": {name: asdict(part) for name, part in found.alone_in_keras.items()},
@@ -45,31 +46,32 @@ def to_table(effects: Effects) -> str:
             alone = f"| {_pm(effects.alone_in_pytorch[name])} | {_pm(effects.alone_in_keras[name])} |"
         lines.append(f"| {label} | {_pm(part)} | {_percent(effects.shares[name])} {alone}")
     lines.append(f"| **gap** | **{_pm(effects.gap)}** | 100 % | | |")
+    lines.append(f"| the gap from each framework's own draws | {_pm(effects.native_gap)} | | | |")
     return "\n".join(lines)
 
 
 def _pm(estimate: Estimate) -> str:
-    return f"{estimate.mean:+.4f} ± {estimate.standard_error:.4f}"
+    return f"{estimate.mean:+.4f} ± {estimate.margin:.4f}"
 
 
 def _percent(estimate: Estimate) -> str:
-    return f"{100 * estimate.mean:.2f} ± {100 * estimate.standard_error:.2f} %"
+    return f"{100 * estimate.mean:.2f} ± {100 * estimate.margin:.2f} %"
 
 
 def plot_waterfall(effects: Effects, title: str, path: Path) -> None:
-    """Draw the path from PyTorch's loss to Keras's, part by part, with the standard errors."""
+    """Draw the path from PyTorch's loss to Keras's, part by part, with the 95 % confidence intervals."""
     with picture(path) as (_, [axes]):
         level = lowest = effects.pytorch.mean
-        axes.bar("PyTorch\nas it is", level, color=PYTORCH)
+        axes.bar("PyTorch", level, color=PYTORCH)
         axes.text(0, level, f"{level:.4f}", ha="center", va="bottom")
         for position, (name, part) in enumerate(effects.parts.items(), start=1):
-            axes.bar(name.replace("_", "\n"), -part.mean, bottom=level, color=GREY, yerr=part.standard_error, capsize=3)
+            axes.bar(name.replace("_", "\n"), -part.mean, bottom=level, color=GREY, yerr=part.margin, capsize=3)
             axes.plot([position - 0.6, position + 0.4], [level, level], color=GREY, linewidth=0.8)
-            top = max(level, level - part.mean) + part.standard_error
+            top = max(level, level - part.mean) + part.margin
             axes.text(position, top, _note(part, effects.shares[name]), ha="center", va="bottom", fontsize=9)
             level -= part.mean
             lowest = min(lowest, level)
-        axes.bar("Keras\nas it is", level, color=KERAS)
+        axes.bar("Keras", level, color=KERAS)
         axes.text(len(effects.parts) + 1, level, f"{level:.4f}", ha="center", va="bottom")
         height = effects.pytorch.mean - lowest
         axes.set_ylim(lowest - 0.15 * height, effects.pytorch.mean + 0.2 * height)
@@ -79,7 +81,7 @@ def plot_waterfall(effects: Effects, title: str, path: Path) -> None:
 
 
 def _note(part: Estimate, share: Estimate) -> str:
-    return f"{-part.mean:+.4f}\n{100 * share.mean:.2f} %\n± {100 * share.standard_error:.2f}".replace("-", "−")
+    return f"{-part.mean:+.4f}\n{100 * share.mean:.2f} %\n± {100 * share.margin:.2f}".replace("-", "−")
 
 
 def plot_path(pytorch: Curves, path: Curves, order: Sequence[str], file: Path) -> None:
@@ -111,7 +113,7 @@ def main(
     found = {epoch: find_effects(of_pytorch, of_keras, on_path, order, epoch) for epoch in LOSS_AT}
 
     write_json(effects, to_metrics(found))
-    title = f"What each convention does to the gap, and its share (mean of {len(of_pytorch['own'])} seeds)"
+    title = f"What each convention does to the gap, and its share ({len(of_pytorch['own'])} seeds, 95 %)"
     plot_waterfall(found["best_epoch"], title, waterfall)
     plot_path(of_pytorch, on_path, order, path_curves)
     text = "\n\n".join(f"{epoch.replace('_', ' ').capitalize()}:\n\n{to_table(at)}" for epoch, at in found.items())

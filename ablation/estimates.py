@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import pandas as pd
+from scipy import stats
 
 from ablation.curves import Curves
 from ablation.plan import CONVENTIONS
@@ -19,15 +20,16 @@ LOSS_AT: dict[str, Callable[[LossCurve], float]] = {
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over the seeds, and its standard error."""
+    """A mean over the seeds, and half its 95 % confidence interval, by Student's t."""
 
     mean: float
-    standard_error: float
+    margin: float
 
     @classmethod
     def of(cls, values: pd.Series) -> "Estimate":
         """Of one value for each seed."""
-        return cls(float(values.mean()), float(values.sem()))  # type: ignore[arg-type]
+        quantile = stats.t.ppf(0.975, len(values) - 1)
+        return cls(float(values.mean()), float(quantile * values.sem()))
 
 
 @dataclass(frozen=True)
@@ -35,14 +37,15 @@ class Effects:
     """The gap at one of `LOSS_AT` and what makes it, in squared stars; positive is what PyTorch's loss has on top."""
 
     pytorch: Estimate
-    """The loss of PyTorch as it is."""
+    """The loss of PyTorch with its own conventions."""
     keras: Estimate
-    """The loss of Keras as it is."""
+    """The loss of Keras with its own conventions, from the same quantiles of its distributions."""
     gap: Estimate
     parts: dict[str, Estimate]
-    """What makes the gap: what each convention takes off on the path from PyTorch's to Keras's, in that order;
-    what the frameworks' own random numbers do instead of shared ones (`random_draws`), nothing but chance; and what is
-    left between the two programs once all conventions, weights and batches are the same (`remainder`)."""
+    """What makes the gap: what each convention takes off on the path from PyTorch's to Keras's, in that order; and what
+    is left between the two programs once all conventions, weights and batches are the same (`remainder`)."""
+    native_gap: Estimate
+    """The gap where each framework draws its first weights itself: the same but for chance, of which it has more."""
     shares: dict[str, Estimate]
     """The parts as fractions of the gap."""
     alone_in_pytorch: dict[str, Estimate]
@@ -54,12 +57,12 @@ class Effects:
 def share_of(part: pd.Series, gap: pd.Series) -> Estimate:
     """The part's mean over the gap's, both given for each seed.
 
-    The standard error is that of a ratio of means (the delta method): of what remains of the part once its share of
-    each seed's gap is taken off.
+    The margin is that of a ratio of means (the delta method): of what remains of the part once its share of each
+    seed's gap is taken off.
     """
     whole = Estimate.of(gap).mean
     share = Estimate.of(part).mean / whole
-    return Estimate(share, Estimate.of(part - share * gap).standard_error / abs(whole))
+    return Estimate(share, Estimate.of(part - share * gap).margin / abs(whole))
 
 
 def rank_conventions(pytorch: Curves) -> list[str]:
@@ -78,17 +81,17 @@ def find_effects(pytorch: Curves, keras: Curves, path: Curves, order: Sequence[s
     """Take the gap apart: the parts add up to it exactly, seed by seed."""
     torch_losses, keras_losses, path_losses = (tabulate(curves, epoch) for curves in (pytorch, keras, path))
     points = [torch_losses["own"], *(path_losses[f"path:{name}"] for name in order[:-1]), torch_losses["other"]]
-    gap = torch_losses["native"] - keras_losses["native"]
+    gap = torch_losses["own"] - keras_losses["own"]
     parts = {
         **{name: before - after for name, (before, after) in zip(order, pairwise(points), strict=True)},
-        "random_draws": (torch_losses["native"] - torch_losses["own"]) + (keras_losses["own"] - keras_losses["native"]),
         "remainder": torch_losses["other"] - keras_losses["own"],
     }
     return Effects(
-        pytorch=Estimate.of(torch_losses["native"]),
-        keras=Estimate.of(keras_losses["native"]),
+        pytorch=Estimate.of(torch_losses["own"]),
+        keras=Estimate.of(keras_losses["own"]),
         gap=Estimate.of(gap),
         parts={name: Estimate.of(part) for name, part in parts.items()},
+        native_gap=Estimate.of(torch_losses["native"] - keras_losses["native"]),
         shares={name: share_of(part, gap) for name, part in parts.items()},
         alone_in_pytorch={
             name: Estimate.of(torch_losses["own"] - torch_losses[f"alone:{name}"]) for name in CONVENTIONS

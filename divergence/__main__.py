@@ -9,17 +9,12 @@ import sys
 import textwrap
 from pathlib import Path
 
-from divergence.comparison import Comparison, Finding
+from divergence.comparison import CHECKPOINTS, Comparison, Finding
 from divergence.pairing import read_mapping
 from divergence.record import RecordError, read_record
 from divergence.walk import Walk, walk
 
 WIDTH = 80
-NAMES = {
-    "shapes": "shapes", "weights": "weights", "batch": "batch", "output": "output", "loss": "loss",
-    "gradients": "gradients", "after": "step",
-}  # fmt: skip
-"""What the checkpoints are called."""
 EVIDENCE = 6
 """Lines of evidence for one difference."""
 
@@ -47,13 +42,13 @@ def describe(comparison: Comparison, found: Walk) -> str:
     """The table, where the programs part, and each difference of their own, within 80 columns."""
     lines = [f"{'step':>4}  {'checkpoint':<10}  {'compared':>8}  {'differ':>6}  {'largest':>8}  verdict"]
     for row in found.rows:
-        largest, name = f"{row.largest:.1e}" if row.largest else "0", NAMES[row.checkpoint]
+        largest, name = f"{row.largest:.1e}" if row.largest else "0", CHECKPOINTS[row.checkpoint]
         lines.append(f"{row.step:>4}  {name:<10}  {row.compared:>8}  {row.differ:>6}  {largest:>8}  {row.verdict}")
     if not found.findings:
         lines += ["", *_wrap(_describe_agreement(found))]
     else:
         first, *further = found.findings
-        lines += ["", f"They part first at step {first.step}, {NAMES[first.checkpoint]}:", *_describe(first)]
+        lines += ["", f"They part first at step {first.step}, {CHECKPOINTS[first.checkpoint]}:", *_describe(first)]
         if further:
             lines += ["", "Further differences of their own, whatever came before:"]
             lines += [line for finding in further for line in _describe(finding)]
@@ -66,7 +61,7 @@ def _describe_agreement(found: Walk) -> str:
     verdicts = {row.verdict for row in found.rows}
     if "chance" not in verdicts:
         return "They agree in all that was recorded."
-    by_chance = ", ".join({NAMES[row.checkpoint]: None for row in found.rows if row.verdict == "chance"})
+    by_chance = ", ".join({CHECKPOINTS[row.checkpoint]: None for row in found.rows if row.verdict == "chance"})
     return (
         f"No convention differs. By chance alone (other random draws, as from another seed) these do: {by_chance}; the "
         "rest follows from them. To compare further, start both from one record's weights (start_from) and give both "
@@ -75,7 +70,7 @@ def _describe_agreement(found: Walk) -> str:
 
 
 def _describe(finding: Finding) -> list[str]:
-    lines = ["", *_wrap(f"{NAMES[finding.checkpoint]}: {finding.what}", 2)]
+    lines = ["", *_wrap(f"{CHECKPOINTS[finding.checkpoint]}: {finding.what}", 2)]
     lines += _wrap(f"here   {finding.one}", 4, 11) + _wrap(f"there  {finding.other}", 4, 11)
     return lines + [line for evidence in finding.evidence[:EVIDENCE] for line in _wrap(f"({evidence})", 4, 5)]
 

@@ -8,6 +8,11 @@ import numpy as np
 from divergence.pairing import Pair, Pairing, pair_weights
 from divergence.record import Array, Record
 
+CHECKPOINTS = {
+    "shapes": "shapes", "weights": "weights", "batch": "batch", "output": "output", "loss": "loss",
+    "gradients": "gradients", "after": "step",
+}  # fmt: skip
+"""The checkpoints, in the order in which a difference can arise, and what they are called."""
 TOLERANCE = {
     "float64": dict.fromkeys(("weights", "batch", "output", "loss", "gradients", "after"), 1e-9),
     "float32": {"weights": 2e-6, "batch": 1e-6, "output": 5e-5, "loss": 2e-5, "gradients": 2e-4, "after": 1e-3},
@@ -25,6 +30,9 @@ class Finding:
     one: str
     other: str
     evidence: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return f"step {self.step}, {CHECKPOINTS[self.checkpoint]}: {self.what}: {self.one} | {self.other}"
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,7 @@ def drops_in_both(comparison: Comparison) -> bool:
     return all(both)
 
 
-def name_difference(comparison: Comparison, step: int, checkpoint: str) -> Iterator[Finding]:
+def name_difference(comparison: Comparison, step: int, checkpoint: str, differing: list[str]) -> Iterator[Finding]:
     """What is known of a difference that arises where all that leads to it agrees."""
     match checkpoint:
         case "output":
@@ -187,11 +187,11 @@ def name_difference(comparison: Comparison, step: int, checkpoint: str) -> Itera
             for (here, there), pairs in groups.items():
                 yield Finding(step, "gradients", f"the gradient of {_names(pairs)}", here, there)
         case "weights":
-            yield Finding(step, checkpoint, "the weights", "as the last step left them", "changed since, or here")
+            changed = f"{_first(differing)}, not as the last step left them"
+            yield Finding(step, checkpoint, changed, "changed between the steps, here or there", "")
         case _:
-            yield Finding(
-                step, checkpoint, "the step, from equal weights and gradients", "no known formula", "no known formula"
-            )
+            what = f"the step of {_first(differing)}, from equal weights and gradients"
+            yield Finding(step, checkpoint, what, "no known formula", "no known formula")
 
 
 def name_loss(comparison: Comparison) -> Iterator[Finding]:
@@ -230,12 +230,12 @@ def name_steps(comparison: Comparison, explained: "Explained") -> Iterator[Findi
         if here and there:
             for difference in _closest(here, there):
                 groups[difference].append(pair)
-        else:
+        elif comparison.differences(1, "after").get(pair.label, np.inf) > TOLERANCE[comparison.precision]["after"]:
             left, right = ("a known formula" if found else "no known formula explains it" for found in (here, there))
             groups["the formula", left, right].append(pair)
     steps = min(len(comparison.one.steps), len(comparison.other.steps))
     evidence = f"by {steps} steps of weights and gradients, each program's own, in {comparison.precision}"
-    for (part, left, right), pairs in groups.items():
+    for (part, left, right), pairs in sorted(groups.items(), key=lambda group: group[0][0] == "the formula"):
         yield Finding(1, "after", f"{part}, for {_names(pairs)}", left, right, [evidence])
 
 
@@ -298,5 +298,8 @@ def _differing(one: dict[str, str], other: dict[str, str]) -> tuple[tuple[str, s
 
 def _names(pairs: Iterable[Pair]) -> str:
     """The pairs' names in the one program, three of them at most."""
-    names = [pair.one for pair in pairs]
+    return _first([pair.one for pair in pairs])
+
+
+def _first(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

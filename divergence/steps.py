@@ -57,7 +57,8 @@ def explain_steps(name: str, record: Record) -> set[Convention]:
             gradients = [g + coupled * w for g, w in zip(trace.gradients, trace.before, strict=True)]
             for parts, rule in _rules(settings, trace, coupled):
                 rates = trace.rates or [1.0] * len(gradients)
-                updates = rule(gradients, rates)
+                with np.errstate(all="ignore"):  # a wrong formula may take the root of what is below zero
+                    updates = rule(gradients, rates)
                 shrinking = [decoupled * rate * w for rate, w in zip(rates, trace.before, strict=True)]
                 steps = [update + shrunk for update, shrunk in zip(updates, shrinking, strict=True)]
                 rate = 1.0 if trace.rates else _find_rate(steps[0], trace.before[0] - trace.after[0])

@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from divergence import conventions
-from divergence.comparison import TOLERANCE, Comparison, Finding
+from divergence.comparison import CHECKPOINTS, TOLERANCE, Comparison, Finding
 
 Verdict = Literal["agree", "own", "chance", "inherited", "-"]
 
 LASTING = ("output", "loss", "gradients", "after")
 """Checkpoints where a convention shows again at each step; weights and batches are taken up once."""
-CHECKPOINTS = ("weights", "batch", "output", "loss", "gradients", "after")
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def walk(comparison: Comparison) -> Walk:
     weights_differ = False
     for step in range(1, min(len(comparison.one.steps), len(comparison.other.steps)) + 1):
         upstream = weights_differ
-        for checkpoint in CHECKPOINTS:
+        for checkpoint in [*CHECKPOINTS][1:]:
             differences = comparison.differences(step, checkpoint)
             limit = TOLERANCE[comparison.precision][checkpoint]
             differing = {name for name, value in differences.items() if not value <= limit}
@@ -80,12 +79,12 @@ def walk(comparison: Comparison) -> Walk:
                 verdict = "chance"
             else:
                 verdict = "own"
-                findings += conventions.name_difference(comparison, step, checkpoint)
+                findings += conventions.name_difference(comparison, step, checkpoint, sorted(unexplained))
             largest = max(differences.values(), default=0.0)
             rows.append(Row(step, checkpoint, len(differences), len(differing), largest, verdict))
             upstream |= bool(differing)
         weights_differ |= upstream
-    order = ["shapes", *CHECKPOINTS]
+    order = [*CHECKPOINTS]
     findings.sort(key=lambda finding: (finding.step, order.index(finding.checkpoint)))
     steps_agree = not any(finding.checkpoint == "after" for finding in findings)
     return Walk(rows, findings, conventions.describe_common_step(comparison, common) if steps_agree else None)

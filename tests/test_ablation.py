@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from ablation.curves import Curves
 from ablation.effects import to_table
@@ -85,15 +86,16 @@ def test_the_parts_add_up_to_the_gap(curves: tuple[Curves, Curves, Curves], epoc
     assert found.gap.mean == pytest.approx(found.pytorch.mean - found.keras.mean)
 
 
-def test_the_standard_error_is_that_of_the_differences(curves: tuple[Curves, Curves, Curves]) -> None:
+def test_the_interval_is_students_of_the_differences(curves: tuple[Curves, Curves, Curves]) -> None:
     pytorch, keras, _ = curves
     differences = [
         left.epochs[-1].val_loss - right.epochs[-1].val_loss
-        for left, right in zip(pytorch["native"], keras["native"], strict=True)
+        for left, right in zip(pytorch["own"], keras["own"], strict=True)
     ]
     found = find_effects(*curves, ORDER, "last_epoch")
 
-    assert found.gap.standard_error == pytest.approx(np.std(differences, ddof=1) / np.sqrt(SEEDS))
+    students = stats.t.interval(0.95, SEEDS - 1, np.mean(differences), stats.sem(differences))
+    assert [found.gap.mean - found.gap.margin, found.gap.mean + found.gap.margin] == pytest.approx(students)
 
 
 def test_a_share_that_is_the_same_for_each_seed_has_no_error() -> None:
@@ -101,8 +103,8 @@ def test_a_share_that_is_the_same_for_each_seed_has_no_error() -> None:
 
     share = share_of(0.25 * gap, gap)
     assert share.mean == pytest.approx(0.25)
-    assert share.standard_error == pytest.approx(0)
-    assert share_of(pd.Series([0.1, 0.1, 0.1]), gap).standard_error > 0
+    assert share.margin == pytest.approx(0)
+    assert share_of(pd.Series([0.1, 0.1, 0.1]), gap).margin > 0
 
 
 def test_the_largest_effect_comes_first(curves: tuple[Curves, Curves, Curves]) -> None:
@@ -116,7 +118,7 @@ def assert_closes(effects: dict[str, dict[str, dict[str, float]]]) -> None:
     for of_epoch in effects.values():
         shares = of_epoch["share"]
         assert sum(share["mean"] for share in shares.values()) == pytest.approx(1)  # type: ignore[index]
-        assert {*shares} == {*CONVENTIONS, "random_draws", "remainder"}
+        assert {*shares} == {*CONVENTIONS, "remainder"}
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +141,7 @@ def test_the_whole_ablation_closes_the_gap(project: Path) -> None:
     assert_closes(effects)
     for of_epoch in effects.values():
         assert abs(of_epoch["share"]["remainder"]["mean"]) < 1e-8
-        assert of_epoch["share"]["embedding_init"]["standard_error"] > 0
+        assert of_epoch["share"]["embedding_init"]["margin"] > 0
     assert "10 trainings, 2 of them finished before" in output, "the path's first step was trained alone before"
     for picture in ("waterfall.png", "path.png"):
         assert (project / "ablation" / picture).read_bytes().startswith(b"\x89PNG")
@@ -190,7 +192,7 @@ def test_the_table_names_every_part(curves: tuple[Curves, Curves, Curves]) -> No
     found: Effects = find_effects(*curves, ORDER, "best_epoch")
 
     table = to_table(found)
-    for name in (*CONVENTIONS, "random draws", "remainder", "gap"):
+    for name in (*CONVENTIONS, "remainder", "gap", "own draws"):
         assert name in table
 
 

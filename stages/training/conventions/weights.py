@@ -28,7 +28,8 @@ class InitialWeights:
 def draw_initial_weights(params: Params, user_count: int, book_count: int) -> InitialWeights:
     """Draw the weights whose convention isn't `native`, from `train.seed`, in `train.precision`.
 
-    Each tensor has a random stream of its own, so that one convention's choice doesn't move the draws of another.
+    Each tensor has a random stream of its own, so that one convention's choice doesn't move the draws of another; and
+    either side's numbers are the same quantiles of its distribution, so that a choice changes nothing else.
     """
     model, conventions = params.model, params.conventions
     streams = iter(np.random.SeedSequence(params.train.seed).spawn(2 + 2 * len(model.layer_shapes)))
@@ -37,10 +38,14 @@ def draw_initial_weights(params: Params, user_count: int, book_count: int) -> In
         return formula(np.random.default_rng(next(streams))).astype(params.train.precision)
 
     def draw_embedding(rows: int) -> Weights:
-        shape = (rows, model.embedding_dim)
+        from scipy.special import ndtri  # here: most trainings don't draw, and it takes a while to load
+
+        def quantiles(random: np.random.Generator) -> NDArray[np.float64]:
+            return random.uniform(np.finfo(float).tiny, 1, (rows, model.embedding_dim))
+
         if conventions.embedding_init == "torch":
-            return draw(lambda random: random.standard_normal(shape))
-        return draw(lambda random: random.uniform(-0.05, 0.05, shape))
+            return draw(lambda random: ndtri(quantiles(random)))
+        return draw(lambda random: 0.1 * quantiles(random) - 0.05)
 
     def draw_kernel(fan_in: int, fan_out: int) -> Weights:
         limit = np.sqrt(1 / fan_in if conventions.dense_init == "torch" else 6 / (fan_in + fan_out))

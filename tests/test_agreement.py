@@ -1,0 +1,48 @@
+"""The stage that holds the two programs against each other, and what it says where one of them was changed alone."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ablation import agreement
+from ablation.plan import Framework
+from stages.program.params import Params
+from stages.ratings.table import write_ratings
+from tests.data import change, simulate
+
+pytestmark = pytest.mark.slow
+record_steps = agreement.record_steps
+
+
+def agree(params: Params, folder: Path) -> dict[str, dict[str, Any]]:
+    write_ratings(simulate(users=60, books=40, rows=2000), folder / "train.parquet")
+    agreement.main(params, folder / "train.parquet", folder / "agreement.json")
+    found: dict[str, dict[str, Any]] = json.loads((folder / "agreement.json").read_text())
+    return found
+
+
+def record_with_an_epsilon_of_its_own(framework: Framework, params: Params, train: Path, path: Path) -> None:
+    """As someone would leave it who changes one program and forgets the other."""
+    if framework == "keras":
+        params = change(params, conventions={"adam_epsilon": "torch"})
+    record_steps(framework, params, train, path)
+
+
+def test_the_two_programs_agree_under_either_sides_conventions(params: Params, tmp_path: Path) -> None:
+    found = agree(params, tmp_path)
+
+    assert found == {side: {"differing": 0, "largest_difference": 0.0, "first": "none"} for side in ("torch", "keras")}
+
+
+def test_a_change_to_one_program_alone_is_named(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agreement, "record_steps", record_with_an_epsilon_of_its_own)
+    found = agree(params, tmp_path)
+
+    assert found["torch"]["first"] == "none"
+    assert found["keras"]["differing"] > 0
+    assert "step 1, step: ε, for" in found["keras"]["first"]
+    assert "before the bias correction | 1e-08 added to √v̂" in found["keras"]["first"]
