@@ -11,7 +11,7 @@ COLUMNS = {"user": "user_id", "book": "book_id", "rating": "rating"}
 
 
 def prepare_settings(ratings: Path | str, **changes: Any) -> Prepare:
-    """The `prepare` section of params.yaml for a file, a folder or a pattern, with nothing else but what it must have."""
+    """The `prepare` section of params.yaml for a file, a folder or a pattern, with the defaults but for changes."""
     settings = {
         "ratings": str(ratings),
         "columns": COLUMNS,

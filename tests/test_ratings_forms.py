@@ -50,9 +50,10 @@ def refusal(ratings: Path | str, **settings: Any) -> str:
     return str(caught.value)
 
 
+NO_RATINGS = "This user doesn't have any rating"
 GOODREADS_10M = {
     "user_rating_0_to_12.csv": 'ID,Name,Rating\n11,Salt,it was amazing\n11,"Ferry (Lights, #2)",really liked it\n',
-    "user_rating_12_to_20.csv": "ID,Name,Rating\n13,Salt,did not like it\n14,Rating,This user doesn't have any rating\n",
+    "user_rating_12_to_20.csv": f"ID,Name,Rating\n13,Salt,did not like it\n14,Rating,{NO_RATINGS}\n",
 }
 UCSD_CSV = "user_id,book_id,is_read,rating,is_reviewed\n0,501,1,5,0\n0,502,1,0,0\n1,501,1,4,1\n2,501,0,0,0\n"
 UCSD_JSON = "".join(
@@ -94,7 +95,7 @@ TSV = "1\t901\t3\t881250949\n1\t902\t4\t881250950\n2\t901\t5\t881250951\n"
 READ: dict[str, tuple[dict[str, Any], dict[str, Any], list[Any], dict[str, int]]] = {
     "Goodreads 10M": (
         GOODREADS_10M,
-        named("ID", "Name", "Rating") | {"rating_words": WORDS, "not_rated": ["This user doesn't have any rating"]},
+        named("ID", "Name", "Rating") | {"rating_words": WORDS, "not_rated": [NO_RATINGS]},
         [(11, "Salt", 5), (11, "Ferry (Lights, #2)", 4), (13, "Salt", 1)],
         {"not rated": 1},
     ),
@@ -190,7 +191,7 @@ def test_reads_a_pattern(tmp_path: Path) -> None:
     write(tmp_path, GOODREADS_10M | {"book0.csv": "Id,Name\n1,Salt\n"})
     settings = named("ID", "Name", "Rating") | {
         "rating_words": WORDS,
-        "not_rated": ["This user doesn't have any rating"],
+        "not_rated": [NO_RATINGS],
     }
     by_pattern = rows(read_source(prepare_settings(tmp_path / "user_rating_*.csv", **settings)))
     assert len(by_pattern) == 3
@@ -267,10 +268,16 @@ REFUSED: dict[str, tuple[str | bytes, dict[str, Any], list[str]]] = {
     "not UTF-16": (b"user_id,book_id,rating\n1,2,3\n\xff", {"encoding": "utf-16"}, ["isn't in prepare.encoding"]),
     "JSON that isn't": ('{"user_id": 1,\n "book_id": 2}\n', {}, ["looks like JSON", "lines=True"]),
     "JSON by columns": ('{"user_id": {"0": 1}, "book_id": {"0": 1}, "rating": {"0": 1}}', {}, ["line 1", "lines=True"]),
-    "a broken line of JSON": (UCSD_JSON + '{"user_id": 1\n', {"not_rated": [0]}, ["1 line without an object", "line 4"]),
-    "an object of a JSON array": ('[{"user_id":1,"book_id":1,"rating":1},{"user_id":1,"book_id":1,"rating":9}]', {}, ["'9' (object 2)"]),
-    "nothing but left out": ("user_id,book_id,rating\n1,2,0\n", {"not_rated": [0]}, ["no ratings; left out: 1 not rated"]),
-    "positions without a header's absence": ("1,2,3\n", {"header": False, "columns": {"user": 1, "book": 2, "rating": 9}}, ["no column 9"]),
+    "a broken line of JSON": (UCSD_JSON + '{"user_id": 1\n', {"not_rated": [0]}, ["1 line without an object", " 4"]),
+    "an object of a JSON array": (
+        json.dumps([{"user_id": 1, "book_id": 1, "rating": rating} for rating in (1, 9)]), {}, ["'9' (object 2)"]
+    ),
+    "nothing but left out": (
+        "user_id,book_id,rating\n1,2,0\n", {"not_rated": [0]}, ["no ratings; left out: 1 not rated"]
+    ),
+    "a place that isn't there": (
+        "1,2,3\n", {"header": False, "columns": {"user": 1, "book": 2, "rating": 9}}, ["no column 9", "'1', '2', '3'"]
+    ),
 }  # fmt: skip
 
 
