@@ -15,9 +15,9 @@ from stages.engines.both import load_triton_first
 from stages.program.params import Params, load_params
 from stages.ratings.table import Ratings
 from stages.split import TEST, TRAIN, VALIDATION, assign_parts
-from tests.data import simulate
 from tests.processes import Running, Start
 from tests.project import ROOT, commit, copy_project, dvc, edit_params
+from tests.samples import simulate
 
 load_triton_first()  # whatever order a test loads the frameworks in
 

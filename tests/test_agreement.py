@@ -10,7 +10,7 @@ from ablation import agreement
 from ablation.plan import Framework
 from stages.program.params import Params
 from stages.ratings.table import write_ratings
-from tests.data import change, simulate
+from tests.samples import change, simulate
 
 pytestmark = pytest.mark.slow
 record_steps = agreement.record_steps

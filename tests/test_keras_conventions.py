@@ -15,8 +15,8 @@ from stages.train_keras import build_model
 from stages.training.conventions import KERAS_PROGRAMS, AdamConventions, own_adam
 from stages.training.conventions.keras_adam import AdamByConventions, SparseEmbedding, make_adam
 from tests.adam_reference import GRADIENTS, LEARNING_RATE, ROWS, START, reference_adam
-from tests.data import change, simulate
 from tests.project import ROOT, run
+from tests.samples import change, simulate
 from tests.test_conventions import ALL_ADAMS, EMBEDDING, assert_uniform, dense_limit
 
 BACKEND = keras.backend.backend()

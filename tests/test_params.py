@@ -11,8 +11,8 @@ from ruamel.yaml import YAML
 
 from stages.program.errors import StageError, shorten, suggest
 from stages.program.params import Params, load_params
-from tests.data import change
 from tests.project import ROOT
+from tests.samples import change
 
 PROJECT = (ROOT / "params.yaml").read_text(encoding="utf-8")
 

@@ -27,8 +27,8 @@ from stages.program.errors import StageError
 from stages.program.params import Params, TitleColumns, load_params
 from stages.ratings.table import Ratings, read_ratings, write_ratings, write_table
 from stages.training.fit import run_training
-from tests.data import GOODBOOKS, change, needs_goodbooks
 from tests.project import ROOT
+from tests.samples import GOODBOOKS, change, needs_goodbooks
 
 SCALE = [1.0, 5.0]
 FRAMEWORKS = [*WEIGHTS]

@@ -16,9 +16,9 @@ from cheroot.wsgi import Server
 from moto.server import ThreadedMotoServer
 from wsgidav.wsgidav_app import WsgiDAVApp
 
-from tests.data import GOODBOOKS, needs_goodbooks
 from tests.processes import Start, wait_until
 from tests.project import ROOT, commit, dvc, edit_params, read_results, run, stages_run
+from tests.samples import GOODBOOKS, needs_goodbooks
 
 pytestmark = pytest.mark.slow
 

@@ -15,8 +15,8 @@ from stages.program.params import Params, Split
 from stages.program.process import parse_arguments
 from stages.ratings.table import Ratings, read_ratings, write_ratings
 from stages.split import TEST, TRAIN, VALIDATION, assign_parts
-from tests.data import simulate
 from tests.project import ROOT
+from tests.samples import simulate
 
 quick = settings(deadline=None, derandomize=True, max_examples=150)
 

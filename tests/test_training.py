@@ -22,8 +22,8 @@ from stages.train_keras import KerasTrainer
 from stages.train_torch import TorchTrainer
 from stages.training.fit import fit, shuffle_rows
 from stages.training.losses import LossCurve
-from tests.data import GOODBOOKS, change, needs_goodbooks, simulate
 from tests.project import ROOT
+from tests.samples import GOODBOOKS, change, needs_goodbooks, simulate
 
 Parts = tuple[Ratings, Ratings, Ratings]
 Weights = list[NDArray[np.floating]]
