@@ -16,7 +16,7 @@ from divergence.walk import Walk, walk
 
 WIDTH = 80
 EVIDENCE = 6
-"""Lines of evidence for one difference."""
+"""How many pieces of evidence to show of one difference."""
 
 
 def main() -> int:
@@ -72,7 +72,11 @@ def _describe_agreement(found: Walk) -> str:
 def _describe(finding: Finding) -> list[str]:
     lines = ["", *_wrap(f"{CHECKPOINTS[finding.checkpoint]}: {finding.what}", 2)]
     lines += _wrap(f"here   {finding.one}", 4, 11) + _wrap(f"there  {finding.other}", 4, 11)
-    return lines + [line for evidence in finding.evidence[:EVIDENCE] for line in _wrap(f"({evidence})", 4, 5)]
+    return lines + [
+        line
+        for evidence in finding.evidence[: None if finding.checkpoint == "shapes" else EVIDENCE]
+        for line in _wrap(f"({evidence})", 4, 5)
+    ]
 
 
 def _wrap(text: str, indent: int = 0, further: int | None = None) -> list[str]:

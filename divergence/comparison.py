@@ -129,7 +129,7 @@ def _sort_rows(matrix: Array) -> Array:
 
 
 def softmax(rows: Array) -> Array:
-    """Along the last axis."""
+    """Of each row of numbers along the last axis."""
     powers: Array = np.exp(rows - rows.max(axis=-1, keepdims=True))
     return powers / np.sum(powers, axis=-1, keepdims=True)  # type: ignore[no-any-return]
 

@@ -19,7 +19,7 @@ from divergence.layers import describe_layer, family
 from divergence.losses import find_loss, name_ratio
 from divergence.pairing import Pair
 from divergence.record import Array, Record
-from divergence.steps import USUAL, Convention, explain_steps, has_steps
+from divergence.steps import USUAL, Convention, explain_steps, has_steps, would_clip
 
 
 def name_shapes(comparison: Comparison) -> Iterator[Finding]:
@@ -48,7 +48,7 @@ def name_weights(comparison: Comparison) -> Iterator[Finding]:
         if same or one.fits.keys() & other.fits.keys():
             continue
         if one.fits or other.fits or not same_distribution(a, b):
-            evidence = f"{pair.label}: {one.evidence} here; {other.evidence} there"
+            evidence = f"{pair.label}: {one.evidence} here, {other.evidence} there"
             groups[one.name, other.name].append((pair, evidence))
     for (here, there), members in groups.items():
         yield Finding(1, "weights", _names(pair for pair, _ in members), here, there, [line for _, line in members])
@@ -228,8 +228,9 @@ def name_steps(comparison: Comparison, explained: "Explained") -> Iterator[Findi
         if here is None or there is None or here & there or not (here or there):
             continue
         if here and there:
-            for difference in _closest(here, there):
-                groups[difference].append(pair)
+            for part, left, right in _closest(here, there):
+                if part != "clipping" or _clips_differently(comparison, left, right):
+                    groups[part, left, right].append(pair)
         elif comparison.differences(1, "after").get(pair.label, np.inf) > TOLERANCE[comparison.precision]["after"]:
             left, right = ("a known formula" if found else "no known formula explains it" for found in (here, there))
             groups["the formula", left, right].append(pair)
@@ -257,6 +258,13 @@ def describe_common_step(comparison: Comparison, common: dict[str, set[Conventio
     told = ", ".join(f"{part} {next(iter(found))}" for part, found in values.items() if len(found) == 1)
     open_parts = ", ".join(part for part, found in values.items() if len(found) > 1)
     return told + (f"; can't be told apart in {comparison.precision}: {open_parts}" if open_parts else "")
+
+
+def _clips_differently(comparison: Comparison, here: str, there: str) -> bool:
+    """Whether a program that doesn't clip would have, had it done as the other: its gradients may have been small."""
+    if here == "none":
+        return would_clip(there, comparison.one)
+    return there != "none" or would_clip(here, comparison.other)
 
 
 Explained: TypeAlias = list[dict[str, set[Convention]]]

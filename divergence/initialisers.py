@@ -11,7 +11,7 @@ LeCun are cut at two standard deviations and widened by 1/0.8796 to have the var
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -24,8 +24,8 @@ Cdf: TypeAlias = Callable[[Any], Any]
 
 SAMPLE = 20_000
 """How many of a tensor's numbers are enough to tell distributions apart."""
-SIGNIFICANCE = 1e-4
-"""Below it a distribution is ruled out: one tensor in ten thousand is ruled out wrongly."""
+SIGNIFICANCE = 1e-6
+"""Below it a distribution is ruled out: one tensor in a million is ruled out wrongly."""
 DOUBTFUL = 0.01
 """Below it a distribution is named after those that fit better."""
 CUT = 0.87962566103423978
@@ -34,9 +34,12 @@ CUT = 0.87962566103423978
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a tensor's numbers may come from: names with the evidence, the likeliest first."""
+    """Where a tensor's numbers may come from."""
 
-    fits: dict[str, str]
+    fits: dict[str, float]
+    """The p-value of each initialiser that isn't ruled out, the likeliest first; 1 where it is seen and not tested."""
+    count: int
+    """How many numbers were tested."""
     described: str
     """The numbers in a few words."""
 
@@ -48,17 +51,19 @@ class Origin:
     @property
     def evidence(self) -> str:
         """What speaks for it."""
-        return next(iter(self.fits.values()), self.described)
+        p = next(iter(self.fits.values()), None)
+        return self.described if p is None else f"p = {p:.2g} of {self.count}" if p < 1 else f"all {self.count}"
 
 
 def find_origins(names: list[str], record: Record) -> dict[str, Origin]:
     """Which initialisers each weight fits before its first step, those first that fit most weights of the program."""
     origins = {name: find_origin(name, record) for name in names}
     often = Counter(itertools.chain(*(origin.fits for origin in origins.values())))
-    return {
-        name: Origin(dict(sorted(origin.fits.items(), key=lambda fit: -often[fit[0]])), origin.described)
-        for name, origin in origins.items()
-    }
+
+    def rank(fit: tuple[str, float]) -> tuple[bool, int]:
+        return fit[1] < DOUBTFUL, -often[fit[0]]
+
+    return {name: replace(origin, fits=dict(sorted(origin.fits.items(), key=rank))) for name, origin in origins.items()}
 
 
 def find_origin(name: str, record: Record) -> Origin:
@@ -69,20 +74,15 @@ def find_origin(name: str, record: Record) -> Origin:
         array = array[array.any(axis=1)]
     values = array.ravel()
     described = f"mean {values.mean():.3g}, sd {values.std():.3g}, {values.min():.3g} to {values.max():.3g}"
-    if known := _find_constant(values):
-        return Origin({known: f"all {len(values)} numbers"}, described)
+    if known := _find_constant(values) or _find_orthogonal(array):
+        return Origin({known: 1.0}, len(values), described)
     sample = np.random.default_rng(0).choice(values, min(SAMPLE, len(values)), replace=False)
-    fits: dict[str, tuple[float, str]] = {}
-    if gain := _orthogonal_gain(array):
-        fits["orthogonal"] = 1.0, f"its columns or rows are orthogonal, of length {gain:.4g}"
+    fits: dict[str, float] = {}
     for candidate, cdf in _candidates(array, kind, sibling, record.is_pytorch):
-        p = min(float(stats.kstest(sample, cdf).pvalue), _of_largest(sample, cdf))
+        p = min(float(stats.kstest(sample, cdf).pvalue), _of_largest(sample, cdf), 0.99)
         if p > SIGNIFICANCE:
-            fits.setdefault(candidate, (p, f"p = {p:.2g} over {len(sample)} numbers"))
-    likeliest = sorted(
-        fits.items(), key=lambda item: item[1][0] < DOUBTFUL
-    )  # stable: what layers take by default first
-    return Origin({candidate: evidence for candidate, (_, evidence) in likeliest}, described)
+            fits.setdefault(candidate, p)
+    return Origin(fits, len(sample), described)
 
 
 def _of_largest(values: Array, cdf: Cdf) -> float:
@@ -173,10 +173,11 @@ def _cut_normal(sd: float) -> Cdf:
     return lambda x: np.clip((special.ndtr(x / sd) - special.ndtr(-2)) / (1 - 2 * special.ndtr(-2)), 0, 1)
 
 
-def _orthogonal_gain(matrix: Array) -> float | None:
-    """The length of a matrix's columns or rows where they are orthogonal to each other; None otherwise."""
-    if matrix.ndim != 2 or min(matrix.shape) < 2:
+def _find_orthogonal(array: Array) -> str | None:
+    """Whether a matrix's columns or rows are orthogonal to each other, and their length."""
+    if array.ndim != 2 or min(array.shape) < 2:
         return None
-    product = matrix.T @ matrix if matrix.shape[0] >= matrix.shape[1] else matrix @ matrix.T
-    gain = float(np.mean(np.diag(product)))
-    return gain**0.5 if gain and np.abs(product / gain - np.eye(len(product))).max() < 1e-4 else None
+    product = array.T @ array if array.shape[0] >= array.shape[1] else array @ array.T
+    square = float(np.mean(np.diag(product)))
+    is_scaled_identity = square and np.abs(product / square - np.eye(len(product))).max() < 1e-4
+    return f"orthogonal, gain {square**0.5:.3g}" if is_scaled_identity else None

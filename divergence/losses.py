@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from divergence.comparison import softmax
 from divergence.record import Array, Record, Step
 
 ROUND_OFF = {"float32": 5e-6, "float64": 1e-10}
@@ -62,23 +63,29 @@ def _losses(output: Array, target: Array) -> Iterator[tuple[str, float]]:
 
 
 def _elementwise(output: Array, target: Array) -> Iterator[tuple[str, float]]:
+    apart = np.abs(output - target)
     probability = np.clip(output, 1e-7, 1 - 1e-7)
-    small = np.abs(output - target)
-    in_unit = bool((output >= 0).all() and (output <= 1).all())
-    second = " of numbers that are probabilities already: a second sigmoid" if in_unit else ""
-    outside = "" if in_unit else " of numbers outside [0, 1]: logits where probabilities are expected"
+    of_probabilities = -target * np.log(probability) - (1 - target) * np.log1p(-probability)
+    of_logits = np.logaddexp(0, output) - target * output
+    entropy = "binary cross-entropy"
+    if (
+        (output >= 0).all() and (output <= 1).all() and 0.3 < output.mean() < 0.7
+    ):  # few small logits may be in there too
+        entropies = {
+            entropy: of_probabilities,
+            f"{entropy} of the sigmoid of probabilities: a second sigmoid": of_logits,
+        }
+    else:
+        wrong = f"{entropy} of numbers outside [0, 1]: logits where probabilities are expected"
+        outside = (output < 0).any() or (output > 1).any()
+        entropies = {entropy: of_logits, wrong if outside else f"{entropy} of probabilities": of_probabilities}
     errors = {
-        "squared error": small**2,
-        "half the squared error": small**2 / 2,
-        "absolute error": small,
-        "Huber loss (δ = 1)": np.where(small < 1, small**2 / 2, small - 0.5),
-        f"binary cross-entropy of probabilities{outside}": -target * np.log(probability)
-        - (1 - target) * np.log1p(-probability),
-        f"binary cross-entropy of logits{second}": np.logaddexp(0, output) - target * output,
-        "negative mean of output × target": -output * target,
+        "squared error": apart**2,
+        "halved squared error": apart**2 / 2,
+        "absolute error": apart,
+        "Huber loss (δ = 1)": np.where(apart < 1, apart**2 / 2, apart - 0.5),
+        **entropies,
     }
-    if ((target == 0) | (target == 1)).all():
-        errors |= {"hinge loss": np.maximum(0, 1 - (2 * target - 1) * output)}
     for name, error in errors.items():
         yield f"mean of the {name}", error.mean()
         yield f"sum of the {name}", error.sum()
@@ -95,20 +102,22 @@ def _of_classes(output: Array, target: Array) -> Iterator[tuple[str, float]]:
     if len(rows) != len(chosen) or chosen.min() < 0 or chosen.max() >= rows.shape[1]:
         return
     of_chosen = np.arange(len(rows)), chosen
-    are_probabilities = bool((rows >= 0).all() and np.allclose(rows.sum(axis=1), 1, atol=1e-5))
-    second = " that are probabilities already: a second softmax" if are_probabilities else ""
-    outside = "" if are_probabilities else " that are none: logits where probabilities are expected"
-    shifted = rows - rows.max(axis=1, keepdims=True)
-    log_softmax = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    normalised = np.clip(rows / rows.sum(axis=1, keepdims=True), 1e-7, 1 - 1e-7)
-    entropies = {
-        f"cross-entropy of logits{second}": -log_softmax[of_chosen],
-        f"cross-entropy of probabilities{outside}": -np.log(normalised[of_chosen]),
-        "negative output of the class (NLL of what should be log-probabilities)": -rows[of_chosen],
-    }
-    for name, entropy in entropies.items():
-        yield f"mean of the {name}", entropy.mean()
-        yield f"sum of the {name}", entropy.sum()
+    of_logits = -np.log(softmax(rows))[of_chosen]
+    of_probabilities = -np.log(np.clip(rows / rows.sum(axis=1, keepdims=True), 1e-7, 1 - 1e-7))[of_chosen]
+    entropy = "cross-entropy"
+    if (rows >= 0).all() and np.allclose(rows.sum(axis=1), 1, atol=1e-5):
+        entropies = {
+            entropy: of_probabilities,
+            f"{entropy} of the softmax of probabilities: a second softmax": of_logits,
+        }
+    else:
+        wrong = f"{entropy} of numbers that are no probabilities: logits where probabilities are expected"
+        entropies = {entropy: of_logits, wrong: of_probabilities}
+        if not np.allclose(np.exp(rows).sum(axis=1), 1, atol=1e-5):
+            entropies["negative output of the class: logits where log-probabilities are expected"] = -rows[of_chosen]
+    for name, values in entropies.items():
+        yield f"mean of the {name}", values.mean()
+        yield f"sum of the {name}", values.sum()
 
 
 def _penalised(record: Record, step: Step, tolerance: float) -> Iterator[tuple[str, str]]:

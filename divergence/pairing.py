@@ -1,6 +1,7 @@
 """Which tensor of one program is which of the other: by name, by shape, by layout, by value."""
 
 import difflib
+import itertools
 import json
 import re
 from collections import Counter
@@ -54,7 +55,10 @@ class Pairing:
 
 def pair_weights(one: Record, other: Record, mapping: dict[str, str] | None = None) -> Pairing:
     """Pair the weights of two records; `mapping` gives names of the other's by the one's, which are taken first."""
-    return _pair(one.steps[0]["weights"], other.steps[0]["weights"], one.is_pytorch, other.is_pytorch, mapping or {})
+    layouts = one.is_pytorch, other.is_pytorch
+    return _pair(
+        one.steps[0]["weights"], other.steps[0]["weights"], layouts, mapping or {}, (_norms(one), _norms(other))
+    )
 
 
 def fit_weights(
@@ -66,7 +70,7 @@ def fit_weights(
         RecordError: a weight has no counterpart in the record.
     """
     theirs = record.steps[0]["weights"]
-    pairing = _pair(own, theirs, is_pytorch, record.is_pytorch, mapping or {})
+    pairing = _pair(own, theirs, (is_pytorch, record.is_pytorch), mapping or {})
     if pairing.only_one:
         raise RecordError(f"the record has nothing for {', '.join(pairing.only_one)}; name it in a mapping")
     return {pair.one: np.ascontiguousarray(pair.align(theirs[pair.other])) for pair in pairing.pairs}
@@ -85,36 +89,36 @@ def read_mapping(path: Path) -> dict[str, str]:
         raise RecordError(f'{path} isn\'t a JSON object such as {{"fc.weight": "dense/kernel"}}: {error}') from error
 
 
+def _norms(record: Record) -> set[str]:
+    """The weights of normalising layers, which a convolution's biases are easily taken for."""
+    layers = record.settings.get("layers", {}).values()
+    return {name for layer in layers if "Norm" in layer["kind"] for name in layer["weights"].values()}
+
+
 def _pair(
     one: dict[str, Array],
     other: dict[str, Array],
-    torch_one: bool | None,
-    torch_other: bool | None,
+    pytorch: tuple[bool | None, bool | None],
     mapping: dict[str, str],
+    norms: tuple[set[str], set[str]] = (set(), set()),
 ) -> Pairing:
     from scipy.optimize import linear_sum_assignment
 
     unknown = [*(mapping.keys() - one.keys()), *(set(mapping.values()) - other.keys())]
     if unknown:
         raise RecordError(f"the mapping names {', '.join(sorted(unknown))}, which the records don't have")
-    crossing = None if torch_one is None or torch_other is None else torch_one != torch_other
-    ranks_one, ranks_other = _ranks(one), _ranks(other)
-    costs = np.full((len(one), len(other)), 1e6)
-    axes = {}
-    for i, (left, a) in enumerate(one.items()):
-        for j, (right, b) in enumerate(other.items()):
-            fitting = _layouts(left, a, b, crossing, bool(torch_one))
-            if left in mapping or right in mapping.values():
-                fitting = [*fitting, tuple(range(b.ndim))] if mapping.get(left) == right else []
-            if fitting:
-                equal = [
-                    order
-                    for order in fitting
-                    if a.shape == b.transpose(order).shape and _says_the_same(a, b.transpose(order))
-                ]
-                axes[left, right] = [*equal, *fitting][0]
-                distance = abs(ranks_one[left] - ranks_other[right]) / max(len(one), len(other))
-                costs[i, j] = (_role(left) != _role(right)) + distance + 1 - _similarity(left, right) - 10 * bool(equal)
+    ranks = _ranks(one), _ranks(other)
+    costs, axes = np.full((len(one), len(other)), 1e6), {}
+    for (i, (left, a)), (j, (right, b)) in itertools.product(enumerate(one.items()), enumerate(other.items())):
+        fitting = _layouts(left, a, b, pytorch)
+        if left in mapping or right in mapping.values():
+            fitting = [*fitting, tuple(range(b.ndim))] if mapping.get(left) == right else []
+        if fitting:
+            equal = [order for order in fitting if _says_the_same(a, b.transpose(order))]
+            axes[left, right] = [*equal, *fitting][0]
+            other_kind = (_role(left) != _role(right)) + 2 * ((left in norms[0]) != (right in norms[1]))
+            other_place = abs(ranks[0][left] - ranks[1][right]) / max(len(one), len(other))
+            costs[i, j] = other_kind + other_place + 1 - _similarity(left, right) - 10 * bool(equal)
     names_one, names_other = [*one], [*other]
     pairs = [
         Pair(names_one[i], names_other[j], axes[names_one[i], names_other[j]])
@@ -128,12 +132,13 @@ def _pair(
     )
 
 
-def _layouts(name: str, a: Array, b: Array, crossing: bool | None, torch_first: bool) -> list[tuple[int, ...]]:
+def _layouts(name: str, a: Array, b: Array, pytorch: tuple[bool | None, bool | None]) -> list[tuple[int, ...]]:
     """The orders of b's axes that give a's shape, the likeliest first."""
     if a.ndim != b.ndim:
         return []
+    crossing = None not in pytorch and pytorch[0] != pytorch[1]
     same, crossed = tuple(range(b.ndim)), [TO_PYTORCH.get(b.ndim, ()), DEPTHWISE if b.ndim == 4 else ()]
-    if not torch_first:
+    if not pytorch[0]:
         crossed = [tuple(int(axis) for axis in np.argsort(order)) for order in crossed]
     is_table = "embed" in name.lower()
     orders = [same, *crossed] if is_table or not crossing else [*crossed, same]
@@ -141,7 +146,7 @@ def _layouts(name: str, a: Array, b: Array, crossing: bool | None, torch_first: 
 
 
 def _says_the_same(a: Array, b: Array) -> bool:
-    return bool(np.ptp(a) > 0 and np.allclose(a, b, rtol=1e-6, atol=0)) if a.size else False
+    return a.size > 0 and a.shape == b.shape and bool(np.ptp(a) > 0 and np.allclose(a, b, rtol=1e-6, atol=0))
 
 
 def _role(name: str) -> str:

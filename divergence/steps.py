@@ -96,7 +96,11 @@ def _clippings(name: str, record: Record) -> Iterator[tuple[str, Trace]]:
     own, own_squares = [step[name] for step in raw], [step[name] for step in squares if name in step]
     if any(step["clipped"] for step in record.steps):
         used = [{**step["gradients"], **step["clipped"]} for step in record.steps]
-        yield _describe_clipping(raw[0], used[0]), _trace(name, record, [step[name] for step in used], [])
+        changed = [pair for pair in zip(raw, used, strict=True) if _describe_clipping(*pair) != "none"]
+        yield (
+            _describe_clipping(*(changed or [(raw[0], used[0])])[0]),
+            _trace(name, record, [step[name] for step in used], []),
+        )
         return
     limits = [(kind, float(settings[kind])) for kind in NORMS if settings.get(kind)]
     if not limits and not settings.get("clipvalue"):
@@ -123,15 +127,28 @@ def _clip_factor(gradients: dict[str, Array], squares: dict[str, Array], names: 
 
 
 def _describe_clipping(raw: dict[str, Array], used: dict[str, Array]) -> str:
+    ratios = [float(np.linalg.norm(used[name]) / np.linalg.norm(raw[name])) for name in used if raw[name].any()]
+    if max(ratios) - min(ratios) < 1e-4 * max(ratios):
+        norm = sum(float(np.square(array, dtype=float).sum()) for array in used.values()) ** 0.5
+        return f"all together to norm {norm:.4g}" if min(ratios) < 1 - 1e-5 else "none"
     largest = max(float(np.abs(array).max()) for array in used.values() if array.size)
-    ratios = {
-        name: float(np.linalg.norm(used[name]) / (np.linalg.norm(raw[name]) or 1)) for name in used if raw[name].any()
-    }
     if all(np.allclose(used[name], np.clip(raw[name], -largest, largest), rtol=1e-6) for name in used):
         return f"each number to ±{largest:.4g}"
-    norm = sum(float(np.square(array, dtype=float).sum()) for array in used.values()) ** 0.5
-    same = max(ratios.values()) - min(ratios.values()) < 1e-4 * max(ratios.values())
-    return f"all together to norm {norm:.4g}" if same else "the optimiser got other gradients than the loss gave"
+    return "the optimiser got other gradients than the loss gave"
+
+
+def would_clip(clipping: str, record: Record) -> bool:
+    """Whether a clipping described in words would have changed the record's gradients."""
+    limit = float(clipping.partition("norm ")[2].partition(",")[0] or clipping.partition("±")[2] or "nan")
+    for step in record.steps:
+        norms = [float(np.linalg.norm(array)) for array in step["gradients"].values()]
+        largest = max(float(np.abs(array).max(initial=0)) for array in step["gradients"].values())
+        total = (
+            largest if "±" in clipping else max(norms) if "each tensor" in clipping else float(np.linalg.norm(norms))
+        )
+        if not total <= limit * (1 + 1e-4):
+            return True
+    return False
 
 
 def _trace(name: str, record: Record, gradients: list[Array], squares: list[Array]) -> Trace:

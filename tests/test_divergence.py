@@ -170,12 +170,12 @@ PAIRS = {
     "gelu": ({"network": lambda: Network(hidden=nn.GELU())}, {"network": lambda: Network(hidden=nn.GELU("tanh"))}, "output", "approximate none", "approximate tanh"),
     "leaky relu": ({"network": lambda: Network(hidden=nn.LeakyReLU())}, {"network": lambda: Network(hidden=nn.LeakyReLU(0.3))}, "output", "negative_slope 0.01", "negative_slope 0.3"),
     # the loss
-    "sum": ({}, {"loss": lambda y, t: functional.cross_entropy(y, t, reduction="sum")}, "loss", "mean of the cross-entropy of logits", "sum of the cross-entropy of logits"),
+    "sum": ({}, {"loss": lambda y, t: functional.cross_entropy(y, t, reduction="sum")}, "loss", "mean of the cross-entropy", "sum of the cross-entropy"),
     "second softmax": ({}, {"network": lambda: Network(after=nn.Softmax(1))}, "output", "nothing", "after"),
-    "half": (FOUR_NUMBERS, {"loss": lambda y, t: functional.mse_loss(y, t) / 2}, "loss", "mean of the squared error", "mean of the half the squared error"),
+    "half": (FOUR_NUMBERS, {"loss": lambda y, t: functional.mse_loss(y, t) / 2}, "loss", "mean of the squared error", "mean of the halved squared error"),
     "over the batch": (FOUR_NUMBERS, {"loss": lambda y, t: (y - t).square().sum(1).mean()}, "loss", "mean of the squared error", "sum over an example"),
     "broadcast": (ONE_NUMBER, {"target": lambda r: zeros_and_ones(r)[:, 0], "loss": lambda y, t: (y - t).square().mean()}, "loss", "mean of the squared error", "over all pairs"),
-    "logits as probabilities": (replace(ONE_NUMBER, loss=functional.binary_cross_entropy_with_logits), {"loss": lambda y, t: functional.binary_cross_entropy(y.clamp(1e-7, 1 - 1e-7), t)}, "loss", "cross-entropy of logits", "logits where probabilities are expected"),
+    "logits as probabilities": (replace(ONE_NUMBER, loss=functional.binary_cross_entropy_with_logits), {"loss": lambda y, t: functional.binary_cross_entropy(y.clamp(1e-7, 1 - 1e-7), t)}, "loss", "mean of the binary cross-entropy", "logits where probabilities are expected"),
     "λ": ({"penalty": lambda m: 0.01 * m.first.weight.square().sum() + 0.01 * m.last.weight.square().sum() + 0.01 * m.table.weight.square().sum()},
           {"penalty": lambda m: 0.005 * m.first.weight.square().sum() + 0.005 * m.last.weight.square().sum() + 0.005 * m.table.weight.square().sum()}, "loss", "0.01·Σw² over kernels and embeddings", "0.005·Σw² over kernels and embeddings"),
     # gradients

@@ -235,8 +235,8 @@ REPORTS = {
         [
             (
                 "loss",
-                "sum of the binary cross-entropy of probabilities",
-                "mean of the binary cross-entropy of probabilities + 0.1·Σw² over embeddings",
+                "sum of the binary cross-entropy",
+                "mean of the binary cross-entropy + 0.1·Σw² over embeddings",
             )
         ],
     ),
@@ -255,7 +255,7 @@ REPORTS = {
         ncf,
         [
             ("weights", "Glorot uniform", "LeCun uniform"),
-            ("loss", "mean of the squared error", "mean of the binary cross-entropy of probabilities"),
+            ("loss", "mean of the squared error", "mean of the binary cross-entropy"),
         ],
     ),
 }
