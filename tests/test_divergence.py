@@ -39,7 +39,8 @@ class Network(nn.Module):
 
     def forward(self, rows: Tensor, numbers: Tensor) -> Tensor:
         joined = torch.cat([self.table(rows), numbers], dim=1)
-        return self.after(self.last(self.hidden(self.first(joined))))
+        output: Tensor = self.after(self.last(self.hidden(self.first(joined))))
+        return output
 
 
 def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
@@ -103,8 +104,8 @@ class Program:
 
 
 def compare(one: Program, other: Program, folder: Path) -> Walk:
-    records = [read_record(program.run(folder / name)) for program, name in ((one, "one.npz"), (other, "other.npz"))]
-    comparison = Comparison.of(*records)
+    first, second = (read_record(of.run(folder / name)) for of, name in ((one, "one.npz"), (other, "other.npz")))
+    comparison = Comparison.of(first, second)
     found = walk(comparison)
     assert max(map(len, describe(comparison, found).splitlines())) <= 80
     return found
@@ -150,13 +151,43 @@ FOUR_NUMBERS = Program(target=numbers, loss=squares)
 
 PAIRS = {
     # the first weights
-    "embedding": ({}, {"prepare": fill(table_weight=lambda w: nn.init.uniform_(w, -0.05, 0.05))}, "weights", "N(0, 1)", "U(−0.05, 0.05)"),
-    "glorot": ({}, {"prepare": fill(first_weight=nn.init.xavier_uniform_)}, "weights", "U(±1/√fan_in)", "Glorot uniform"),
-    "glorot normal": ({}, {"prepare": fill(first_weight=nn.init.xavier_normal_)}, "weights", "U(±1/√fan_in)", "Glorot normal"),
-    "he uniform": ({}, {"prepare": fill(first_weight=nn.init.kaiming_uniform_)}, "weights", "U(±1/√fan_in)", "He uniform"),
+    "embedding": (
+        {},
+        {"prepare": fill(table_weight=lambda w: nn.init.uniform_(w, -0.05, 0.05))},
+        "weights",
+        "N(0, 1)",
+        "U(−0.05, 0.05)",
+    ),
+    "glorot": (
+        {},
+        {"prepare": fill(first_weight=nn.init.xavier_uniform_)},
+        "weights",
+        "U(±1/√fan_in)",
+        "Glorot uniform",
+    ),
+    "glorot normal": (
+        {},
+        {"prepare": fill(first_weight=nn.init.xavier_normal_)},
+        "weights",
+        "U(±1/√fan_in)",
+        "Glorot normal",
+    ),
+    "he uniform": (
+        {},
+        {"prepare": fill(first_weight=nn.init.kaiming_uniform_)},
+        "weights",
+        "U(±1/√fan_in)",
+        "He uniform",
+    ),
     "he normal": ({}, {"prepare": fill(first_weight=nn.init.kaiming_normal_)}, "weights", "U(±1/√fan_in)", "He normal"),
     "orthogonal": ({}, {"prepare": fill(first_weight=nn.init.orthogonal_)}, "weights", "U(±1/√fan_in)", "orthogonal"),
-    "truncated": ({}, {"prepare": fill(table_weight=lambda w: nn.init.trunc_normal_(w, 0, 0.05, -0.1, 0.1))}, "weights", "N(0, 1)", "N(0, 0.05²) cut"),
+    "truncated": (
+        {},
+        {"prepare": fill(table_weight=lambda w: nn.init.trunc_normal_(w, 0, 0.05, -0.1, 0.1))},
+        "weights",
+        "N(0, 1)",
+        "N(0, 0.05²) cut",
+    ),
     "zero biases": ({}, {"prepare": fill(bias=nn.init.zeros_)}, "weights", "U(±1/√fan_in)", "zeros"),
     "padding row": ({}, {"network": lambda: Network(padding=20)}, "weights", "drawn in all rows", "row 20 is zero"),
     # the batch
@@ -164,40 +195,171 @@ PAIRS = {
     # layers
     "batch norm ε": ({"network": batch_norm()}, {"network": batch_norm(eps=1e-3)}, "output", "1e-05", "0.001"),
     "batch norm momentum": ({"network": batch_norm()}, {"network": batch_norm(momentum=0.01)}, "after", "0.1", "0.01"),
-    "eval": ({"network": batch_norm()}, {"network": batch_norm(), "prepare": nn.Module.eval}, "output", "the batch's", "the running ones"),
-    "layer norm ε": ({"network": lambda: Network(hidden=nn.LayerNorm(30))}, {"network": lambda: Network(hidden=nn.LayerNorm(30, eps=1e-3))}, "output", "1e-05", "0.001"),
-    "dropout": ({"network": lambda: Network(hidden=nn.Dropout(0.3))}, {"network": lambda: Network(hidden=nn.Dropout(0.3)), "prepare": nn.Module.eval}, "output", "on", "off"),
-    "gelu": ({"network": lambda: Network(hidden=nn.GELU())}, {"network": lambda: Network(hidden=nn.GELU("tanh"))}, "output", "approximate none", "approximate tanh"),
-    "leaky relu": ({"network": lambda: Network(hidden=nn.LeakyReLU())}, {"network": lambda: Network(hidden=nn.LeakyReLU(0.3))}, "output", "negative_slope 0.01", "negative_slope 0.3"),
+    "eval": (
+        {"network": batch_norm()},
+        {"network": batch_norm(), "prepare": nn.Module.eval},
+        "output",
+        "the batch's",
+        "the running ones",
+    ),
+    "layer norm ε": (
+        {"network": lambda: Network(hidden=nn.LayerNorm(30))},
+        {"network": lambda: Network(hidden=nn.LayerNorm(30, eps=1e-3))},
+        "output",
+        "1e-05",
+        "0.001",
+    ),
+    "dropout": (
+        {"network": lambda: Network(hidden=nn.Dropout(0.3))},
+        {"network": lambda: Network(hidden=nn.Dropout(0.3)), "prepare": nn.Module.eval},
+        "output",
+        "on",
+        "off",
+    ),
+    "gelu": (
+        {"network": lambda: Network(hidden=nn.GELU())},
+        {"network": lambda: Network(hidden=nn.GELU("tanh"))},
+        "output",
+        "approximate none",
+        "approximate tanh",
+    ),
+    "leaky relu": (
+        {"network": lambda: Network(hidden=nn.LeakyReLU())},
+        {"network": lambda: Network(hidden=nn.LeakyReLU(0.3))},
+        "output",
+        "negative_slope 0.01",
+        "negative_slope 0.3",
+    ),
     # the loss
-    "sum": ({}, {"loss": lambda y, t: functional.cross_entropy(y, t, reduction="sum")}, "loss", "mean of the cross-entropy", "sum of the cross-entropy"),
+    "sum": (
+        {},
+        {"loss": lambda y, t: functional.cross_entropy(y, t, reduction="sum")},
+        "loss",
+        "mean of the cross-entropy",
+        "sum of the cross-entropy",
+    ),
     "second softmax": ({}, {"network": lambda: Network(after=nn.Softmax(1))}, "output", "nothing", "after"),
-    "half": (FOUR_NUMBERS, {"loss": lambda y, t: functional.mse_loss(y, t) / 2}, "loss", "mean of the squared error", "mean of the halved squared error"),
-    "over the batch": (FOUR_NUMBERS, {"loss": lambda y, t: (y - t).square().sum(1).mean()}, "loss", "mean of the squared error", "sum over an example"),
-    "broadcast": (ONE_NUMBER, {"target": lambda r: zeros_and_ones(r)[:, 0], "loss": lambda y, t: (y - t).square().mean()}, "loss", "mean of the squared error", "over all pairs"),
-    "logits as probabilities": (replace(ONE_NUMBER, loss=functional.binary_cross_entropy_with_logits), {"loss": lambda y, t: functional.binary_cross_entropy(y.clamp(1e-7, 1 - 1e-7), t)}, "loss", "mean of the binary cross-entropy", "logits where probabilities are expected"),
-    "λ": ({"penalty": lambda m: 0.01 * m.first.weight.square().sum() + 0.01 * m.last.weight.square().sum() + 0.01 * m.table.weight.square().sum()},
-          {"penalty": lambda m: 0.005 * m.first.weight.square().sum() + 0.005 * m.last.weight.square().sum() + 0.005 * m.table.weight.square().sum()}, "loss", "0.01·Σw² over kernels and embeddings", "0.005·Σw² over kernels and embeddings"),
+    "half": (
+        FOUR_NUMBERS,
+        {"loss": lambda y, t: functional.mse_loss(y, t) / 2},
+        "loss",
+        "mean of the squared error",
+        "mean of the halved squared error",
+    ),
+    "over the batch": (
+        FOUR_NUMBERS,
+        {"loss": lambda y, t: (y - t).square().sum(1).mean()},
+        "loss",
+        "mean of the squared error",
+        "sum over an example",
+    ),
+    "broadcast": (
+        ONE_NUMBER,
+        {"target": lambda r: zeros_and_ones(r)[:, 0], "loss": lambda y, t: (y - t).square().mean()},
+        "loss",
+        "mean of the squared error",
+        "over all pairs",
+    ),
+    "logits as probabilities": (
+        replace(ONE_NUMBER, loss=functional.binary_cross_entropy_with_logits),
+        {"loss": lambda y, t: functional.binary_cross_entropy(y.clamp(1e-7, 1 - 1e-7), t)},
+        "loss",
+        "mean of the binary cross-entropy",
+        "logits where probabilities are expected",
+    ),
+    "λ": (
+        {
+            "penalty": lambda m: (
+                0.01 * m.first.weight.square().sum()
+                + 0.01 * m.last.weight.square().sum()
+                + 0.01 * m.table.weight.square().sum()
+            )
+        },
+        {
+            "penalty": lambda m: (
+                0.005 * m.first.weight.square().sum()
+                + 0.005 * m.last.weight.square().sum()
+                + 0.005 * m.table.weight.square().sum()
+            )
+        },
+        "loss",
+        "0.01·Σw² over kernels and embeddings",
+        "0.005·Σw² over kernels and embeddings",
+    ),
     # gradients
     "not cleared": ({}, {"clears": False}, "gradients", "this step's alone", "not cleared"),
-    "frozen": ({}, {"prepare": lambda m: m.first.weight.register_hook(torch.zeros_like)}, "gradients", "not zero", "zero"),
+    "frozen": (
+        {},
+        {"prepare": lambda m: m.first.weight.register_hook(torch.zeros_like)},
+        "gradients",
+        "not zero",
+        "zero",
+    ),
     # the step
     "learning rate": ({}, {"optimizer": sgd(lr=0.01)}, "after", "0.1", "0.01"),
     "momentum": ({}, {"optimizer": sgd(momentum=0.9)}, "after", "0", "0.9"),
-    "nesterov": ({"optimizer": sgd(momentum=0.9)}, {"optimizer": sgd(momentum=0.9, nesterov=True)}, "after", "SGD", "SGD, Nesterov"),
-    "dampening": ({"optimizer": sgd(momentum=0.9)}, {"optimizer": sgd(momentum=0.9, dampening=0.9)}, "after", "0", "0.9"),
+    "nesterov": (
+        {"optimizer": sgd(momentum=0.9)},
+        {"optimizer": sgd(momentum=0.9, nesterov=True)},
+        "after",
+        "SGD",
+        "SGD, Nesterov",
+    ),
+    "dampening": (
+        {"optimizer": sgd(momentum=0.9)},
+        {"optimizer": sgd(momentum=0.9, dampening=0.9)},
+        "after",
+        "0",
+        "0.9",
+    ),
     "optimiser": ({}, {"optimizer": adam(lr=0.1)}, "after", "SGD", "Adam"),
     "ε": ({"optimizer": adam()}, {"optimizer": adam(eps=1e-7)}, "after", "1e-08 added to √v̂", "1e-07 added to √v̂"),
     "β": ({"optimizer": adam()}, {"optimizer": adam(betas=(0.9, 0.98))}, "after", "0.9, 0.999", "0.9, 0.98"),
     "amsgrad": ({"optimizer": adam()}, {"optimizer": adam(amsgrad=True)}, "after", "Adam", "AMSGrad"),
-    "decoupled": ({"optimizer": adam(weight_decay=0.1)}, {"optimizer": adam(torch.optim.AdamW, weight_decay=0.1)}, "after", "coupled: 0.1·w joins", "decoupled: rate·0.1·w"),
+    "decoupled": (
+        {"optimizer": adam(weight_decay=0.1)},
+        {"optimizer": adam(torch.optim.AdamW, weight_decay=0.1)},
+        "after",
+        "coupled: 0.1·w joins",
+        "decoupled: rate·0.1·w",
+    ),
     "decay": ({}, {"optimizer": sgd(weight_decay=0.1)}, "after", "none", "coupled: 0.1·w"),
-    "decay of biases": ({"optimizer": sgd(weight_decay=0.1)}, {"optimizer": without_biases}, "after", "coupled: 0.1·w", "none"),
-    "RMSprop": ({"optimizer": adam(torch.optim.RMSprop)}, {"optimizer": adam(torch.optim.RMSprop, centered=True)}, "after", "RMSprop", "RMSprop, centered"),
-    "Adagrad": ({"optimizer": adam(torch.optim.Adagrad)}, {"optimizer": adam(torch.optim.Adagrad, initial_accumulator_value=0.1)}, "after", "0", "0.1"),
-    "clipping to a norm": ({}, {"clip": lambda p: nn.utils.clip_grad_norm_(p, 0.1)}, "after", "none", "all together to norm 0.1"),
-    "clipping values": ({}, {"clip": lambda p: nn.utils.clip_grad_value_(p, 0.005)}, "after", "none", "each number to ±0.005"),
-}  # fmt: skip
+    "decay of biases": (
+        {"optimizer": sgd(weight_decay=0.1)},
+        {"optimizer": without_biases},
+        "after",
+        "coupled: 0.1·w",
+        "none",
+    ),
+    "RMSprop": (
+        {"optimizer": adam(torch.optim.RMSprop)},
+        {"optimizer": adam(torch.optim.RMSprop, centered=True)},
+        "after",
+        "RMSprop",
+        "RMSprop, centered",
+    ),
+    "Adagrad": (
+        {"optimizer": adam(torch.optim.Adagrad)},
+        {"optimizer": adam(torch.optim.Adagrad, initial_accumulator_value=0.1)},
+        "after",
+        "0",
+        "0.1",
+    ),
+    "clipping to a norm": (
+        {},
+        {"clip": lambda p: nn.utils.clip_grad_norm_(p, 0.1)},
+        "after",
+        "none",
+        "all together to norm 0.1",
+    ),
+    "clipping values": (
+        {},
+        {"clip": lambda p: nn.utils.clip_grad_value_(p, 0.005)},
+        "after",
+        "none",
+        "each number to ±0.005",
+    ),
+}
 
 
 def of(settings: Any, base: Program) -> Program:
@@ -221,7 +383,7 @@ def test_a_pair_that_differs_in_one_convention_is_told_by_its_name(name: str, tm
 @pytest.mark.parametrize("optimizer", [sgd(momentum=0.9), adam(), adam(torch.optim.RMSprop), adam(torch.optim.Adagrad)])
 @pytest.mark.parametrize("changed", [{}, {"seed": 5}, {"data_seed": 7}, {"seed": 3, "data_seed": 4}])
 def test_equal_programs_and_other_seeds_raise_no_alarm(
-    precision: torch.dtype, optimizer: Any, changed: dict[str, int], tmp_path: Path
+    precision: torch.dtype, optimizer: Any, changed: dict[str, Any], tmp_path: Path
 ) -> None:
     one = Program(
         lambda: Network(hidden=nn.Sequential(nn.BatchNorm1d(30), nn.ReLU())), precision=precision, optimizer=optimizer
