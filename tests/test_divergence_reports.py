@@ -63,7 +63,8 @@ class Factors(nn.Module):
 
     def forward(self, users: Tensor, items: Tensor) -> Tensor:
         joined = torch.cat([self.user(users), self.item(items)], dim=1)
-        return self.last(self.logit(functional.relu(self.hidden(joined)))).view(-1)
+        output: torch.Tensor = self.last(self.logit(functional.relu(self.hidden(joined)))).view(-1)
+        return output
 
 
 def factors(
@@ -128,7 +129,7 @@ def truncated(one: Path, other: Path) -> None:
     in_torch(one, model, torch.optim.SGD(model.parameters(), 0.01), squares, NUMBERS, VALUES)
     original = torch_mlp()
     with torch.no_grad():
-        for linear in filter(lambda layer: isinstance(layer, nn.Linear), original.children()):
+        for linear in [layer for layer in original.children() if isinstance(layer, nn.Linear)][:2]:
             sd = linear.in_features**-0.5
             nn.init.trunc_normal_(linear.weight, 0, sd, -2 * sd, 2 * sd)
             nn.init.zeros_(linear.bias)
