@@ -17,6 +17,9 @@ MIN_RATINGS = 10
 BLOCK = 64
 """Readers that a thread takes at a time."""
 
+GROUP = 64
+"""Scores of which the highest is found first."""
+
 REASONS = 3
 """How many rated books `--why` names."""
 
@@ -82,7 +85,9 @@ def nearest(network: Network, book: int, among: NDArray[np.integer], count: int)
 
 def _highest(scores: Floats, count: int) -> NDArray[np.intp]:
     """The places of the highest scores, the highest first; of equal ones the first."""
-    if count <= 0:
-        return np.empty(0, np.intp)
-    best = np.argpartition(-scores, count - 1)[:count]
-    return best[np.lexsort((best, -scores[best]))]
+    places = np.arange(len(scores))
+    if 0 < count <= len(scores) // GROUP:
+        # So many groups hold a score that high; what is lower can't be among the highest. Faster than argpartition.
+        highest_of_groups = np.maximum.reduceat(scores, places[::GROUP])
+        places = np.flatnonzero(scores >= np.partition(highest_of_groups, -count)[-count])
+    return places[np.lexsort((places, -scores[places]))][:count]
