@@ -67,7 +67,7 @@ def plot_waterfall(effects: Effects, title: str, path: Path) -> None:
         for position, (name, part) in enumerate(effects.parts.items(), start=1):
             axes.bar(name.replace("_", "\n"), -part.mean, bottom=level, color=GREY, yerr=part.margin, capsize=3)
             axes.plot([position - 0.6, position + 0.4], [level, level], color=GREY, linewidth=0.8)
-            top = max(level, level - part.mean) + part.margin
+            top = max(level, level - part.mean + part.margin)
             axes.text(position, top, _note(part, effects.shares[name]), ha="center", va="bottom", fontsize=9)
             level -= part.mean
             lowest = min(lowest, level)

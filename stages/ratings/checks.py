@@ -35,6 +35,7 @@ ID_FAULTS = [
     "in powers of ten; Excel, or a float, has cut longer numbers so: take them from where they are whole",
     "with control characters",
 ]  # -1, -2, -3 in a column's codes; advice after the semicolon
+NO_NUMBER = "not a number; prepare.rating_words and prepare.not_rated take words"
 ROW = -1  # the place, instead of a column's, of faults that are a whole row's
 
 Numbers: TypeAlias = NDArray[np.integer[Any]]
@@ -85,7 +86,7 @@ class _Finding:
 
     count: int = 0
     values: dict[str, None] = field(default_factory=dict)
-    rows: list[tuple[Path, int]] = field(default_factory=list)
+    rows: list[tuple[str, int]] = field(default_factory=list)
 
 
 class Check:
@@ -98,17 +99,17 @@ class Check:
         self._not_rated = {value.strip() if isinstance(value, str) else float(value) for value in settings.not_rated}
         self._ids = (_Ids(), _Ids())
         self._stars: list[NDArray[np.float32]] = []
-        self._rows: list[tuple[Path, Numbers]] = []
+        self._rows: list[tuple[str, Numbers]] = []
         self._left_out: Counter[str] = Counter()
         self._findings: dict[tuple[int, str], _Finding] = {}
         self._labels: Sequence[str] = ()
-        self._unit = ""
 
     def add(self, path: Path, block: Block, labels: Sequence[str]) -> None:
         """Check a block's rows; leave out what the settings say. `labels` name the three columns in messages."""
-        self._labels, self._unit = labels, block.unit
+        self._labels = labels
+        unit = f"{path.name} {block.unit}" if self._several else block.unit
         for number, fault in block.broken.items():
-            self._refuse(ROW, fault, 1, [(path, number)])
+            self._refuse(ROW, fault, 1, [(unit, number)])
         one_user = [pa.repeat(path.name.partition(".")[0], len(block.columns[0]))] if len(block.columns) == 2 else []
         table = pa.RecordBatch.from_arrays([*one_user, *block.columns], ["user", "book", "rating"])
         texts, index = _distinct(table["rating"])
@@ -136,11 +137,11 @@ class Check:
                 rows = np.flatnonzero(has_it)
                 values = table[place].take(pa.array(rows)).unique()[:EXAMPLES].to_pylist()
                 numbers = block.numbers()[kept][rows[: EXAMPLES + 1]].tolist()
-                self._refuse(place, fault, len(rows), [(path, number) for number in numbers], map(_as_text, values))
+                self._refuse(place, fault, len(rows), [(unit, number) for number in numbers], map(_as_text, values))
         stars = np.array([rating if isinstance(rating, float) else np.nan for rating in ratings], np.float32)
         self._stars.append(stars[index])
         if self._settings.on_duplicate == "error":
-            self._rows.append((path, block.numbers()[kept]))
+            self._rows.append((unit, block.numbers()[kept]))
 
     def _read_rating(self, text: str, decimal_commas: bool) -> float | str | None:
         """Stars, or what is wrong, or None for no rating."""
@@ -150,22 +151,14 @@ class Check:
         if text in self._not_rated or stars in self._not_rated:
             return None
         if math.isnan(stars):
-            return (
-                "empty or NaN"
-                if text in MISSING
-                else "not a number; prepare.rating_words and prepare.not_rated take words"
-            )
-        if math.isinf(stars):
-            return "infinite"
-        on_scale = self._scale[0] <= np.float32(stars) <= self._scale[1]
-        return (
-            float(stars)
-            if on_scale
-            else f"off the scale {self._scale[0]:g} to {self._scale[1]:g} (prepare.rating_scale)"
-        )
+            return "empty or NaN" if text in MISSING else NO_NUMBER
+        if self._scale[0] <= np.float32(stars) <= self._scale[1]:
+            return float(stars)
+        off = f"off the scale {self._scale[0]:g} to {self._scale[1]:g} (prepare.rating_scale)"
+        return "infinite" if math.isinf(stars) else off
 
     def _refuse(
-        self, place: int, fault: str, count: int, rows: list[tuple[Path, int]], values: Iterable[str] = ()
+        self, place: int, fault: str, count: int, rows: list[tuple[str, int]], values: Iterable[str] = ()
     ) -> None:
         finding = self._findings.setdefault((place, fault), _Finding())
         finding.count += count
@@ -184,10 +177,10 @@ class Check:
     def problems(self) -> Iterator[str]:
         """What is wrong, a line for each kind of fault."""
         for (place, fault), finding in sorted(self._findings.items(), key=lambda item: item[0]):
-            rows, plural = self._name(finding.rows), "s" if finding.count > 1 else ""
+            rows, plural = _name(finding.rows), "s" if finding.count > 1 else ""
             kind, then, advice = fault.partition("; ")
             if place == ROW:
-                yield f"{finding.count:,} {self._unit}{plural} {kind}: {rows}{then}{advice}"
+                yield f"{finding.count:,} {finding.rows[0][0].split()[-1]}{plural} {kind}: {rows}{then}{advice}"
             elif place == 2 or not (self._ids[place].has_names and fault in self._ids[place].odd_numbers):
                 values = ", ".join(shorten(repr(value)) for value in list(finding.values)[:EXAMPLES])
                 if place == 2 and "0" in finding.values:
@@ -200,18 +193,18 @@ class Check:
         found = []
         for row in rows[: EXAMPLES + 1]:
             block = np.searchsorted(ends, row, side="right")
-            path, numbers = self._rows[block]
-            found.append((path, int(numbers[row - ends[block]])))  # counted from the block's end
-        return self._name(found)
+            unit, numbers = self._rows[block]
+            found.append((unit, int(numbers[row - ends[block]])))  # counted from the block's end
+        return _name(found)
 
-    def _name(self, rows: list[tuple[Path, int]]) -> str:
-        """Rows as people find them; with their file, where there are several."""
-        groups = []
-        for path, group in itertools.groupby(rows[:EXAMPLES], key=lambda row: row[0]):
-            numbers = [f"{number:,}" for _, number in group]
-            file = f"{path.name} " if self._several else ""
-            groups.append(f"{file}{self._unit}{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}")
-        return ", ".join(groups) + (", …" if len(rows) > EXAMPLES else "")
+
+def _name(rows: list[tuple[str, int]]) -> str:
+    """Rows as people find them: 'line 3', 'lines 3, 17, 201, …', 'a.csv lines 3, 17, b.csv line 5'."""
+    groups = []
+    for unit, group in itertools.groupby(rows[:EXAMPLES], key=lambda row: row[0]):
+        numbers = [f"{number:,}" for _, number in group]
+        groups.append(f"{unit}{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}")
+    return ", ".join(groups) + (", …" if len(rows) > EXAMPLES else "")
 
 
 class _Ids:

@@ -23,14 +23,7 @@ from stages.ratings.files import Chunk, read_chunks
 
 HEAD = 1 << 16  # bytes by which the separator and the columns are found
 SAMPLE = 20  # rows, likewise
-SEPARATORS = {
-    ",": "commas",
-    "\t": "tabs",
-    ";": "semicolons",
-    "|": "vertical bars",
-    "::": "double colons",
-    " ": "blanks",
-}
+SEPARATORS = (",", "\t", ";", "|", "::", " ")
 DOUBLE_COLON = "\x1f"  # stands for `::`, which is longer than the one character that readers of CSV take
 
 
@@ -41,14 +34,13 @@ class CsvFile:
         self._chunks = read_chunks(path, settings.encoding)
         self._first = next(self._chunks)
         head = self._first.data[:HEAD].decode("utf-8", "replace")
-        self._separator = _find_separator(head, settings)
-        self._delimiter = self._separator.replace("::", DOUBLE_COLON)
-        row = next(_read_head(head, self._separator), None)
+        self.separator = _find_separator(head, settings)
+        self._delimiter = self.separator.replace("::", DOUBLE_COLON)
+        row = next(_read_head(head, self.separator), None)
         if row is None:
             raise StageError(f"{path}: its first line is no row: it is very long, or has a quote that isn't closed")
         self._width, self._header = len(row), settings.header
         self.names = row if settings.header else [str(number + 1) for number in range(len(row))]
-        self.separated = f"{SEPARATORS[self._separator]} between them"
 
     def blocks(self, places: list[int]) -> Iterator[Block]:
         """The columns at some places, from 0."""
@@ -56,7 +48,7 @@ class CsvFile:
             yield self._read_fast(chunk, places) or self._read_carefully(chunk, places)
 
     def _data(self, chunk: Chunk) -> bytes:
-        return chunk.data.replace(b"::", DOUBLE_COLON.encode()) if self._separator == "::" else chunk.data
+        return chunk.data.replace(b"::", DOUBLE_COLON.encode()) if self.separator == "::" else chunk.data
 
     def _read_fast(self, chunk: Chunk, places: list[int]) -> Block | None:
         """None where lines and rows differ."""
@@ -125,7 +117,7 @@ class CsvFile:
         return self._block(columns, lambda: np.array(list(rows), np.int64), broken)
 
     def _block(self, columns: list[pa.Array], lines: Callable[[], Numbers], broken: dict[int, str]) -> Block:
-        return Block(columns, lines, broken, decimal_commas=self._separator != ",")
+        return Block(columns, lines, broken, decimal_commas=self.separator != ",")
 
     def _width_fault(self, fields: int) -> str:
         return f"with {'fewer' if fields < self._width else 'more'} than {self._width} fields"

@@ -27,14 +27,14 @@ class JsonFile:
     """A file of JSON objects."""
 
     def __init__(self, path: Path, settings: Prepare) -> None:
-        self._chunks = list(itertools.islice(chunks := read_chunks(path, settings.encoding), 1))
-        self._more = chunks
-        data = self._chunks[0].data
-        self._array = None
-        if data.lstrip().startswith(b"["):
-            self._array = _parse(b"".join([data, *(chunk.data for chunk in chunks)]))
-        items = (self._array or [])[:SAMPLE] if self._array else map(_parse, data.splitlines()[:SAMPLE])
-        objects = [item for item in items if isinstance(item, dict)]
+        self._chunks = read_chunks(path, settings.encoding)
+        self._first = next(self._chunks)
+        self._is_array = self._first.data.lstrip().startswith(b"[")
+        if self._is_array:
+            whole = b"".join([self._first.data, *(chunk.data for chunk in self._chunks)])
+            self._array: list[Any] = _parse(whole) or []
+        some = self._array[:SAMPLE] if self._is_array else map(_parse, self._first.data.splitlines()[:SAMPLE])
+        objects = [item for item in some if isinstance(item, dict)]
         if not objects:
             raise StageError(f"{path} looks like JSON, and isn't an object a line, {ADVICE}, nor an array of objects")
         self._example = {name: value for item in objects for name, value in item.items() if value is not None}
@@ -43,10 +43,10 @@ class JsonFile:
     def blocks(self, places: list[int]) -> Iterator[Block]:
         """The columns at some places among the names."""
         names = [self.names[place] for place in places]
-        if self._array is not None:
+        if self._is_array:
             yield _collect(self._array, np.arange(1, len(self._array) + 1), names)._replace(unit="object")
             return
-        for chunk in itertools.chain(self._chunks, self._more):
+        for chunk in itertools.chain([self._first], self._chunks):
             block = self._read_fast(chunk, names)
             if block is None:
                 items = [_parse(line) for line in chunk.data.splitlines() if line]

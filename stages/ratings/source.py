@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import pyarrow as pa
 
-from stages.program.errors import StageError, find_near, list_names, shorten
+from stages.program.errors import StageError, list_names, shorten
 from stages.program.params import Prepare
 from stages.ratings.checks import NUMBER, Check, Source
 from stages.ratings.csv_files import CsvFile
@@ -39,7 +39,7 @@ KNOWN_NAMES = {
     "book": ["bookid", "book", "isbn", "itemid", "item", "parentasin", "asin", "productid", "title", "name", "id"],
     "rating": ["rating", "bookrating", "myrating", "stars", "starrating", "score", "reviewscore", "overall"],
 }
-"""What collections call these columns, without their capitals and signs, the likeliest first."""
+"""What collections call these columns, the likeliest first."""
 
 
 def read_source(settings: Prepare) -> Source:
@@ -96,23 +96,20 @@ def _find_columns(path: Path, file: AnyFile, settings: Prepare) -> tuple[dict[st
             places[role] = None if name is None else file.names.index(str(name))
             continue
         wrong.append(f"{f'{count} columns' if count else 'no column'} {name!r} (prepare.columns.{role})")
-        guess = None if count else _guess(role, str(name), file.names)
-        if guess is not None and guess not in places.values():
-            places[role] = guess
+        letters = [_letters(known) for known in file.names]
+        likely = [known for known in (_letters(str(name)), *KNOWN_NAMES[role]) if known in letters and not count]
+        if likely and letters.index(likely[0]) not in places.values():
+            places[role] = letters.index(likely[0])
     return places, f"{path} has {', '.join(wrong)}; {_advise(file, settings, places)}" if wrong else ""
 
 
-def _guess(role: str, name: str, names: list[str]) -> int | None:
-    plain = [re.sub(r"[^a-z0-9]", "", known.partition(":")[0].casefold()) for known in names]
-    likely = next((known for known in KNOWN_NAMES[role] if known in plain), None)
-    if likely is not None:
-        return plain.index(likely)
-    near = find_near(name, names)
-    return None if near is None else names.index(near)
+def _letters(name: str) -> str:
+    """A column's name without its capitals, its signs, and RecBole's type."""
+    return re.sub(r"\W|_", "", name.partition(":")[0].casefold())
 
 
 def _advise(file: AnyFile, settings: Prepare, places: dict[str, int | None]) -> str:
-    known = list_names(file.names) + (f", {file.separated}" if isinstance(file, CsvFile) else "")
+    known = list_names(file.names) + (f" (separated by {file.separator!r})" if isinstance(file, CsvFile) else "")
     if isinstance(file, CsvFile) and settings.header and any(NUMBER.fullmatch(name) for name in file.names):
         example = "{user: 1, book: 2, rating: 3}"
         return f"no header? then prepare.header: false, and places as columns: {example}; the first line: {known}"
