@@ -206,6 +206,17 @@ def test_a_list_is_the_best_of_the_books_not_rated(key: str, trained: Path) -> N
         np.testing.assert_allclose(books.scores, stars[books.numbers], rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize("count", [1, 30, 300])
+def test_the_best_of_many_books_are_in_order_and_of_equal_ones_the_first(count: int, trained: Path) -> None:
+    network = read_network("keras", trained, read_ratings(trained / "data" / "train.parquet"))
+    many = np.random.default_rng(3).permutation(np.resize(np.arange(40), 5000))  # 125 of each
+    stars = network.predict(network.user_vectors[9])[many]
+    rated = np.argsort(-stars, kind="stable")[::7]
+    books = recommend(network.of_books(many), network.user_vectors[9], np.sort(rated), np.arange(5000), count)
+    stars[rated] = -np.inf
+    assert books.numbers.tolist() == np.argsort(-stars, kind="stable")[:count].tolist()
+
+
 def test_a_reader_of_everything_gets_an_empty_list(trained: Path) -> None:
     library = read_library(trained)
     network = read_network("keras", trained, library.train)
@@ -319,6 +330,7 @@ def with_titles(project: Path, titles: Path) -> Library:
 
 TITLES: dict[str, str] = {
     "goodbooks-10k, first version": 'id,book_id,authors,original_title,title\n1,2,A,x,One\n2,77,"B, C",y,Two\n',
+    "ids of another kind, one of them the same": 'book_id,id,authors,title\n2,1,A,One\n77,2,"B, C",Two\n',
     "goodbooks-10k, second version": 'book_id,goodreads_book_id,authors,title\n1,2,A,One\n2,77,"B, C",Two\n',
     "a Goodreads export": 'Book Id,Title,Author,ISBN\n1,One,A,"=""0439023483"""\n2,Two,"B, C","="""""\n',
     "JSON lines": '{"id": "1", "title": "One", "authors": ["A"]}\n{"id": 2, "title": "Two", "authors": "B, C"}\n',
