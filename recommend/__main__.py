@@ -150,7 +150,7 @@ def read_rated(path: Path, library: Library, scale: list[float]) -> Reader:
 
 def read_users(path: Path, library: Library) -> NDArray[np.intp]:
     """The numbers of the readers whose ids a file has, one in each line."""
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     users = [library.find_user(line) for line in lines if line.strip()]
     if not users:
         raise StageError(f"{path} names no reader; it should have an id in each line")

@@ -1,5 +1,7 @@
 """The trained recommender in NumPy: its stored weights, its predictions, and a vector for a reader it hasn't met."""
 
+import io
+import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -22,7 +24,7 @@ WEIGHTS = {"pytorch": "pytorch.safetensors", "keras": "keras.weights.h5"}
 TILE = 1024
 """Books predicted at a time: their hidden units stay in a processor's cache."""
 
-SPREAD_WEIGHT = 0.5
+PRIOR_WEIGHT = 0.5
 """How many squared stars it costs a new reader's vector to lie one standard deviation from the readers' mean: chosen on
 the validation rows of held-out readers, docs/recommending.md says how."""
 
@@ -96,8 +98,8 @@ class Network:
         """The vector (dim,) of a reader who gave these books (n,) these stars (n,), with everything else held.
 
         It has the least sum of squared errors and squared distance from the readers' mean, measured in their own
-        spread; Levenberg's and Marquardt's steps find it, starting from the mean (Nocedal and Wright 2006, section
-        10.3).
+        spread. Levenberg's and Marquardt's steps from the mean find it (Nocedal and Wright 2006, section 10.3), to
+        about a ten-thousandth, as relu has kinks.
         """
         (mean, precision), dim = self.prior, self.book_vectors.shape[1]
         part = self.book_part[books]
@@ -149,7 +151,8 @@ def read_network(key: str, project: Path, train: Ratings) -> Network:
 
     path = project / "models" / WEIGHTS[key]
     try:
-        books, users, kernels, offsets = (_read_safetensors if key == "pytorch" else _read_hdf5)(path)
+        content = path.read_bytes()
+        books, users, kernels, offsets = (read_safetensors if key == "pytorch" else read_hdf5)(content)
     except FileNotFoundError as error:
         raise StageError(f"{path} is missing; run: dvc repro") from error
     except Exception as error:  # h5py and safetensors have a kind of their own for every damage
@@ -160,18 +163,22 @@ def read_network(key: str, project: Path, train: Ratings) -> Network:
             f"{path} knows {len(users):,} readers and {len(books):,} books, the tables in {project / 'data'} "
             f"{train.user_count:,} and {train.book_count:,}: it was trained on other ratings; run: dvc repro"
         )
-    spread = np.atleast_2d(np.cov(users, rowvar=False)) + 1e-12 * np.eye(users.shape[1])
-    prior = users.mean(axis=0, dtype=np.float64), SPREAD_WEIGHT * np.linalg.inv(spread)
-    network = Network(key, val_loss, books, users, kernels, offsets, prior)
+    network = Network(key, val_loss, books, users, kernels, offsets, make_prior(users, PRIOR_WEIGHT))
     _check_loss(path, network, read_ratings(project / "data" / "validation.parquet"))
     return network
 
 
-def _read_safetensors(path: Path) -> tuple[Floats, Floats, list[Floats], list[Floats]]:
-    """What `train-torch` wrote: PyTorch keeps a kernel as (fan_out, fan_in)."""
-    from safetensors.numpy import load_file
+def make_prior(vectors: Floats, weight: float) -> tuple[Floats, Floats]:
+    """What readers with these vectors (users, dim) let expect of another: `Network.prior`."""
+    spread = np.cov(vectors, rowvar=False, bias=True).reshape(2 * vectors.shape[1:]) + 1e-12 * np.eye(vectors.shape[1])
+    return vectors.mean(axis=0, dtype=np.float64), weight * np.linalg.inv(spread)
 
-    weights = load_file(path)
+
+def read_safetensors(content: bytes) -> tuple[Floats, Floats, list[Floats], list[Floats]]:
+    """What `train-torch` writes, as `Network` takes it: PyTorch keeps a kernel as (fan_out, fan_in)."""
+    from safetensors.numpy import load
+
+    weights = load(content)
     layers = sorted({int(name.split(".")[1]) for name in weights if name.startswith("dense.")})
     return (
         weights["book_embedding.weight"],
@@ -181,18 +188,16 @@ def _read_safetensors(path: Path) -> tuple[Floats, Floats, list[Floats], list[Fl
     )
 
 
-def _read_hdf5(path: Path) -> tuple[Floats, Floats, list[Floats], list[Floats]]:
-    """What `train-keras` wrote: Keras names a layer by its class and the number of those before it."""
+def read_hdf5(content: bytes) -> tuple[Floats, Floats, list[Floats], list[Floats]]:
+    """What `train-keras` writes: Keras names a layer by its class and the number of those before it."""
     import h5py
 
-    with path.open("rb") as stream, h5py.File(stream) as file:
-        names = sorted(file["layers"], key=lambda name: int("0" + name.rpartition("_")[2]) if name[-1].isdigit() else 0)
-        layers = [
-            [file["layers"][name]["vars"][number][()] for number in file["layers"][name]["vars"]] for name in names
-        ]
-    embeddings = [layer[0] for layer in layers if len(layer) == 1]
-    dense = [layer for layer in layers if len(layer) == 2]
-    book_vectors, user_vectors = embeddings
+    with h5py.File(io.BytesIO(content)) as file:
+        layers = file["layers"]
+        names = sorted(layers, key=lambda name: int(re.sub(r"\D", "", name) or 0))
+        weights = [[layers[name]["vars"][number][()] for number in sorted(layers[name]["vars"])] for name in names]
+    book_vectors, user_vectors = (embedding for (embedding,) in (layer for layer in weights if len(layer) == 1))
+    dense = [layer for layer in weights if len(layer) == 2]
     return book_vectors, user_vectors, [kernel for kernel, _ in dense], [bias for _, bias in dense]
 
 

@@ -66,11 +66,12 @@ def write_tables(path: Path, tables: Iterable[pa.Table]) -> None:
 class _JsonWriter:
     """A list of objects, one in each line."""
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self.path, self.names, self.separator = path, schema.names, "[\n"
+    def __init__(self, path: Path, _schema: pa.Schema) -> None:
+        self.path, self.separator = path, "\n"
 
     def __enter__(self) -> "_JsonWriter":
         self.file = self.path.open("w", encoding="utf-8", newline="\n")
+        self.file.write("[")
         return self
 
     def write_table(self, table: pa.Table) -> None:

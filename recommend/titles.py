@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from stages.program.params import TitleColumns
 
 COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4"}
 TITLES, AUTHORS = ("title", "original_title", "name"), ("authors", "author", "author_name")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a terminal would obey them
 IDS = ("id", "isbn", "isbn13", "asin")
 
 
@@ -115,4 +117,4 @@ def _as_id(value: Any) -> str:
 def _as_text(value: Any) -> str:
     """Names of several authors side by side; nothing for what isn't text (UCSD's lines have the authors' ids only)."""
     values = value if isinstance(value, list) else [value]
-    return ", ".join(" ".join(text.split()) for text in values if isinstance(text, str))
+    return ", ".join(" ".join(CONTROL.sub(" ", text).split()) for text in values if isinstance(text, str))

