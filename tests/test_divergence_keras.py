@@ -48,14 +48,16 @@ class Port(nn.Module):
         self.dense = nn.Linear(4 + 80, 1)
 
     def forward(self, rows: Tensor, images: Tensor) -> Tensor:
-        return self.dense(torch.cat([self.table(rows), self.flat(self.relu(self.norm(self.conv(images))))], dim=1))
+        pixels = self.flat(self.relu(self.norm(self.conv(images))))
+        output: Tensor = self.dense(torch.cat([self.table(rows), pixels], dim=1))
+        return output
 
 
 def like_keras(images: Tensor) -> Tensor:
     return images.permute(0, 2, 3, 1).flatten(1)
 
 
-def train_keras(path: Path, optimizer: Any, model: keras.Model | None = None) -> list[np.ndarray]:
+def train_keras(path: Path, optimizer: Any, model: keras.Model | None = None) -> None:
     keras.utils.set_random_seed(1)
     model = model or keras_model(norm=False)
     model.compile(
@@ -63,7 +65,6 @@ def train_keras(path: Path, optimizer: Any, model: keras.Model | None = None) ->
     )
     in_keras.record(model, path)
     model.fit([ROWS, IMAGES], TARGETS, batch_size=BATCH, shuffle=False, verbose=0)
-    return model.get_weights()
 
 
 def train_torch(path: Path, start: Path | None, optimizer: Any, model: nn.Module | None = None) -> nn.Module:
@@ -113,7 +114,8 @@ def test_recording_changes_nothing(tmp_path: Path) -> None:
             in_keras.record(model, tmp_path / "k.npz", steps=2)
         model.fit(IMAGES[:, 0, :2, :2].reshape(-1, 4), TARGETS, batch_size=8, shuffle=False, verbose=0)
         assert not model.run_eagerly
-        return model.get_weights()
+        weights: list[np.ndarray] = model.get_weights()
+        return weights
 
     def torch_weights(record: bool) -> list[np.ndarray]:
         torch.manual_seed(1)
@@ -138,16 +140,58 @@ def test_recording_changes_nothing(tmp_path: Path) -> None:
 CASES = {
     "ε": (keras.optimizers.Adam, torch.optim.Adam, {"ε, for"}, "1e-08 added to √v̂, after", "1e-07 added to √v, before"),
     "βᵗ": (keras.optimizers.Adam, torch.optim.Adam, {"βᵗ, for"}, "exact", "of β rounded to float32"),
-    "repeated rows": (keras.optimizers.Adam, torch.optim.Adam, {"repeated rows, for table.weight"}, "summed, then", "look-up by look-up"),
-    "RMSprop": (keras.optimizers.RMSprop, torch.optim.RMSprop, {"ε, for"}, "1e-08 added to the root", "1e-07 under the root"),
+    "repeated rows": (
+        keras.optimizers.Adam,
+        torch.optim.Adam,
+        {"repeated rows, for table.weight"},
+        "summed, then",
+        "look-up by look-up",
+    ),
+    "RMSprop": (
+        keras.optimizers.RMSprop,
+        torch.optim.RMSprop,
+        {"ε, for"},
+        "1e-08 added to the root",
+        "1e-07 under the root",
+    ),
     "ρ": (keras.optimizers.RMSprop, torch.optim.RMSprop, {"ρ, for"}, "0.99", "0.9"),
-    "Adagrad": (keras.optimizers.Adagrad, torch.optim.Adagrad, {"ε, for"}, "1e-10 added to the root", "1e-07 under the root"),
+    "Adagrad": (
+        keras.optimizers.Adagrad,
+        torch.optim.Adagrad,
+        {"ε, for"},
+        "1e-10 added to the root",
+        "1e-07 under the root",
+    ),
     "first sum": (keras.optimizers.Adagrad, torch.optim.Adagrad, {"first sum of squares, for"}, "0", "0.1"),
-    "momentum": (lambda: keras.optimizers.SGD(0.01, momentum=0.9), lambda p: torch.optim.SGD(p, 0.01, momentum=0.9), {"momentum, for"}, "0.9", "0.899999976"),
-    "decay": (lambda: keras.optimizers.SGD(0.01, 0.9, weight_decay=0.1), lambda p: torch.optim.SGD(p, 0.01, 0.9, weight_decay=0.1), {"weight decay, for"}, "coupled", "decoupled"),
-    "clipping": (lambda: keras.optimizers.SGD(0.01, clipnorm=0.01), lambda p: torch.optim.SGD(p, 0.01), {"clipping, for"}, "none", "each tensor to norm 0.01"),
-    "clipping look-ups": (lambda: keras.optimizers.SGD(0.01, clipnorm=0.01), lambda p: torch.optim.SGD(p, 0.01), {"clipping, for table.weight"}, "none", "before the rows are summed"),
-}  # fmt: skip
+    "momentum": (
+        lambda: keras.optimizers.SGD(0.01, momentum=0.9),
+        lambda p: torch.optim.SGD(p, 0.01, momentum=0.9),
+        {"momentum, for"},
+        "0.9",
+        "0.899999976",
+    ),
+    "decay": (
+        lambda: keras.optimizers.SGD(0.01, 0.9, weight_decay=0.1),
+        lambda p: torch.optim.SGD(p, 0.01, 0.9, weight_decay=0.1),
+        {"weight decay, for"},
+        "coupled",
+        "decoupled",
+    ),
+    "clipping": (
+        lambda: keras.optimizers.SGD(0.01, clipnorm=0.01),
+        lambda p: torch.optim.SGD(p, 0.01),
+        {"clipping, for"},
+        "none",
+        "each tensor to norm 0.01",
+    ),
+    "clipping look-ups": (
+        lambda: keras.optimizers.SGD(0.01, clipnorm=0.01),
+        lambda p: torch.optim.SGD(p, 0.01),
+        {"clipping, for table.weight"},
+        "none",
+        "before the rows are summed",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -201,7 +201,7 @@ def lazy_adam(one: Path, other: Path) -> None:
 
         def step(self) -> None:
             for part in self.parts:
-                part.step()
+                part.step()  # type: ignore[no-untyped-call]
 
     in_torch(one, model, Both(), functional.binary_cross_entropy, PAIRS_OF_IDS, CLICKS)
     in_keras_(other, factors("sigmoid"), keras.optimizers.Adam(), "binary_crossentropy", PAIRS_OF_IDS, CLICKS)
@@ -268,7 +268,7 @@ def test_the_cause_of_a_public_report_is_named(report: str, tmp_path: Path) -> N
     torch.manual_seed(3)
     build, expected = REPORTS[report]
     build(tmp_path / "one.npz", tmp_path / "other.npz")
-    found = walk(Comparison.of(*(read_record(tmp_path / name) for name in ("one.npz", "other.npz")))).findings
+    found = walk(Comparison.of(read_record(tmp_path / "one.npz"), read_record(tmp_path / "other.npz"))).findings
 
     for checkpoint, here, there in expected:
         assert any(
