@@ -281,9 +281,8 @@ def _rules(
 
 def _as_float32(values: list[float], precision: str) -> list[float]:
     """The values, and what becomes of them in float64 in Keras on TensorFlow, where `ops.cast` goes through float32."""
-    return values + [
-        float(np.float32(value)) for value in values if precision == "float64" and np.float32(value) != value
-    ]
+    rounded = [float(np.float32(value)) for value in values] if precision == "float64" else []
+    return [*dict.fromkeys(values + rounded)]
 
 
 def _either(settings: dict[str, Any], first: float, second: float, *names: str) -> list[float]:

@@ -63,7 +63,8 @@ class Factors(nn.Module):
 
     def forward(self, users: Tensor, items: Tensor) -> Tensor:
         joined = torch.cat([self.user(users), self.item(items)], dim=1)
-        return self.last(self.logit(functional.relu(self.hidden(joined)))).view(-1)
+        output: Tensor = self.last(self.logit(functional.relu(self.hidden(joined)))).view(-1)
+        return output
 
 
 def factors(
@@ -88,7 +89,7 @@ def mlp(kernel: Any = "glorot_uniform") -> keras.Model:
     )
 
 
-def torch_mlp() -> nn.Module:
+def torch_mlp() -> nn.Sequential:
     return nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 1))
 
 
@@ -128,7 +129,7 @@ def truncated(one: Path, other: Path) -> None:
     in_torch(one, model, torch.optim.SGD(model.parameters(), 0.01), squares, NUMBERS, VALUES)
     original = torch_mlp()
     with torch.no_grad():
-        for linear in (original[0], original[2]):
+        for linear in (layer for layer in original if isinstance(layer, nn.Linear)):
             sd = linear.in_features**-0.5
             nn.init.trunc_normal_(linear.weight, 0, sd, -2 * sd, 2 * sd)
             nn.init.zeros_(linear.bias)
