@@ -19,21 +19,21 @@ EVIDENCE = 6
 """How many pieces of evidence to show of one difference."""
 
 
-def main() -> int:
-    """Read, compare, print."""
+def main(arguments: list[str] | None = None) -> int:
+    """Read, compare, print; the command line's arguments unless others are given."""
     parser = argparse.ArgumentParser("python -m divergence", description=__doc__)
     parser.add_argument("one", type=Path, help="a program's record: .npz or .safetensors")
     parser.add_argument("other", type=Path, help="the other program's")
     parser.add_argument("--mapping", type=Path, help='JSON: {"a weight of the one": "its name in the other", …}')
-    arguments = parser.parse_args()
+    given = parser.parse_args(arguments)
     try:
-        mapping = read_mapping(arguments.mapping) if arguments.mapping else None
-        comparison = Comparison.of(read_record(arguments.one), read_record(arguments.other), mapping)
+        mapping = read_mapping(given.mapping) if given.mapping else None
+        comparison = Comparison.of(read_record(given.one), read_record(given.other), mapping)
     except RecordError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     found = walk(comparison)
-    print(f"here   {arguments.one}: {comparison.one.title}\nthere  {arguments.other}: {comparison.other.title}\n")
+    print(f"here   {given.one}: {comparison.one.title}\nthere  {given.other}: {comparison.other.title}\n")
     print(describe(comparison, found))
     return 1 if found.findings else 0
 

@@ -76,27 +76,34 @@ class _Watch:
     def _train_step(self, own: Callable[..., Any], *args: Any) -> Any:
         if self.recorder.steps == self.steps:  # done, and `fit` is still in the midst of several steps
             return own(*args)
-        state, data = args[:-1], args[-1]
+        *state, data = args
         self.recorder.begin()
-        self._add_weights("weights", state[0] if state else ())
+        self._add_weights("weights", *state)
         x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
         for name, value in (("input", x), ("target", y)):
             for position, tensor in enumerate(part for part in tree.flatten(value) if part is not None):
                 self.recorder.add("batch", f"{name}{position or ''}", _to_numpy(tensor))
-        self.recorder.add("learning_rate", "learning_rate", _to_numpy(self.model.optimizer.learning_rate))
         result = own(*args)
-        self._add_weights("after", result[1][0] if state else ())
+        self._add_weights("after", *(result[1:] if state else []))
         self.recorder.end()
         if self.recorder.steps == self.steps:
             self._finish()
         return result
 
-    def _add_weights(self, checkpoint: str, state: tuple[Any, ...] | list[tuple[Any, ...]]) -> None:
-        """The variables' values; on JAX a step has them from outside, the trainable ones and the others."""
-        outside = dict(zip((id(v) for v in self.model.trainable_variables), state[0] if state else (), strict=False))
-        outside |= dict(zip((id(v) for v in self.model.non_trainable_variables), state[1:2] and state[1], strict=False))
-        for variable in _variables(self.model):
-            self.recorder.add(checkpoint, variable.path, _to_numpy(outside.get(id(variable), variable)))
+    def _add_weights(self, checkpoint: str, state: tuple[Any, ...] = ((), (), ())) -> None:
+        """The variables' values; on JAX they are in the state that a step is given and gives back."""
+        model, optimizer = self.model, self.model.optimizer
+        owners = model.trainable_variables, model.non_trainable_variables, optimizer.variables
+        values = {
+            id(v): value for of, given in zip(owners, state, strict=False) for v, value in zip(of, given, strict=False)
+        }
+        for variable in _variables(model):
+            self.recorder.add(checkpoint, variable.path, _to_numpy(values.get(id(variable), variable)))
+        rate = optimizer._learning_rate
+        if checkpoint == "weights" and not isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+            self.recorder.add("learning_rate", "learning_rate", _to_numpy(values.get(id(rate), rate)))
+        elif checkpoint == "weights" and not values:
+            self.recorder.add("learning_rate", "learning_rate", _to_numpy(optimizer.learning_rate))
 
     def _call_of(self, name: str) -> Callable[..., Any]:
         def call(own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -264,13 +264,13 @@ def _rules(
     for epsilon, inside, initial, square in itertools.product(
         {*epsilons, 1e-10, 1e-7},
         (False, True),
-        {*_either(settings, 0.0, 0.1, "initial_accumulator_value"), 0.0, 0.1},
+        {*_as_float32([*_either(settings, 0.0, 0.1, "initial_accumulator_value"), 0.1], trace.precision), 0.0},
         squares,
     ):
         parts = (
             ("optimiser", "Adagrad"),
             ("ε", f"{epsilon:g} " + ("under the root" if inside else "added to the root")),
-            ("first sum of squares", f"{initial:g}"),
+            ("first sum of squares", f"{initial:.9g}"),
             *apart(square),
         )
         yield (
@@ -281,9 +281,8 @@ def _rules(
 
 def _as_float32(values: list[float], precision: str) -> list[float]:
     """The values, and what becomes of them in float64 in Keras on TensorFlow, where `ops.cast` goes through float32."""
-    return values + [
-        float(np.float32(value)) for value in values if precision == "float64" and np.float32(value) != value
-    ]
+    rounded = [float(np.float32(value)) for value in values] if precision == "float64" else []
+    return [*dict.fromkeys(values + rounded)]
 
 
 def _either(settings: dict[str, Any], first: float, second: float, *names: str) -> list[float]:

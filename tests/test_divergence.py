@@ -1,5 +1,7 @@
 """Pairs of small PyTorch programs that differ in one convention alone, and what `divergence` says of each."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,11 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from divergence.__main__ import describe
+from divergence.__main__ import describe, main
 from divergence.comparison import Comparison
 from divergence.pytorch import record
-from divergence.record import read_record
+from divergence.record import RecordError, read_record
 from divergence.walk import Walk, walk
+from tests.project import ROOT
 
 BATCH, CLASSES = 32, 4
 
@@ -104,8 +107,7 @@ class Program:
 
 
 def compare(one: Program, other: Program, folder: Path) -> Walk:
-    first, second = (read_record(of.run(folder / name)) for of, name in ((one, "one.npz"), (other, "other.npz")))
-    comparison = Comparison.of(first, second)
+    comparison = Comparison.of(read_record(one.run(folder / "one.npz")), read_record(other.run(folder / "other.npz")))
     found = walk(comparison)
     assert max(map(len, describe(comparison, found).splitlines())) <= 80
     return found
@@ -381,16 +383,107 @@ def test_a_pair_that_differs_in_one_convention_is_told_by_its_name(name: str, tm
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.float64])
 @pytest.mark.parametrize("optimizer", [sgd(momentum=0.9), adam(), adam(torch.optim.RMSprop), adam(torch.optim.Adagrad)])
-@pytest.mark.parametrize("changed", [{}, {"seed": 5}, {"data_seed": 7}, {"seed": 3, "data_seed": 4}])
+@pytest.mark.parametrize(("seed", "data_seed"), [(0, 1), (5, 1), (0, 7), (3, 4)])
 def test_equal_programs_and_other_seeds_raise_no_alarm(
-    precision: torch.dtype, optimizer: Any, changed: dict[str, Any], tmp_path: Path
+    precision: torch.dtype, optimizer: Any, seed: int, data_seed: int, tmp_path: Path
 ) -> None:
     one = Program(
         lambda: Network(hidden=nn.Sequential(nn.BatchNorm1d(30), nn.ReLU())), precision=precision, optimizer=optimizer
     )
-    found = compare(one, replace(one, **changed), tmp_path)
+    found = compare(one, replace(one, seed=seed, data_seed=data_seed), tmp_path)
 
     assert not found.findings
     assert found.common_step
     assert {row.verdict for row in found.rows} <= {"agree", "chance", "inherited"}
-    assert ("chance" in {row.verdict for row in found.rows}) == bool(changed)
+    assert ("chance" in {row.verdict for row in found.rows}) == ((seed, data_seed) != (0, 1))
+
+
+def test_a_pair_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, same = (str(Program().run(tmp_path / name)) for name in ("one.npz", "same.safetensors"))
+    other = str(Program(optimizer=adam()).run(tmp_path / "other.npz"))
+
+    assert main([one, same]) == 0
+    assert "They agree in all that was recorded." in capsys.readouterr().out
+    assert main([one, other]) == 1
+    output = capsys.readouterr().out
+    assert "They part first at step 1, step:" in output
+    assert "here   SGD" in output
+    assert "there  Adam" in output
+
+
+def test_a_program_without_an_adapter_writes_its_own_record(tmp_path: Path) -> None:
+    """Arrays by name in an .npz file, and nothing else: NumPy's own network of one layer."""
+    random = np.random.default_rng(0)
+    rows, target = random.normal(size=(32, 4)), random.normal(size=(32, 2))
+    for name, momentum in (("one.npz", 0.0), ("other.npz", 0.9)):
+        weight, velocity = np.eye(4)[:, :2], np.zeros((4, 2))
+        arrays: dict[str, Any] = {}
+        for step in (1, 2, 3):
+            output = rows @ weight
+            gradient = 2 * rows.T @ (output - target) / target.size
+            arrays |= {f"{step}/weights/w": weight, f"{step}/batch/x": rows, f"{step}/batch/target": target}
+            arrays |= {f"{step}/output/y": output, f"{step}/loss": np.mean((output - target) ** 2)}
+            velocity = momentum * velocity + gradient
+            weight = weight - 0.05 * velocity
+            arrays |= {f"{step}/gradients/w": gradient, f"{step}/after/w": weight}
+        np.savez(tmp_path / name, **arrays)
+    found = walk(Comparison.of(read_record(tmp_path / "one.npz"), read_record(tmp_path / "other.npz"))).findings
+
+    assert [(f.checkpoint, f.what, f.one, f.other) for f in found] == [("after", "momentum, for w", "0", "0.9")]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "complaint"),
+    [
+        ({"weights/w": np.ones(2)}, "isn't step/checkpoint/name"),
+        ({"1/weight/w": np.ones(2)}, "with a checkpoint of weights, batch"),
+        ({"2/weights/w": np.ones(2)}, "steps are counted 1, 2"),
+        ({"1/loss": np.ones(())}, "no weights before the first step"),
+    ],
+)
+def test_what_is_no_record_is_named(
+    arrays: dict[str, Any], complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(tmp_path / "one.npz", **arrays)
+    good = str(Program().run(tmp_path / "good.npz"))
+
+    assert main([str(tmp_path / "one.npz"), good]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert complaint in error
+    for missing in ("none.npz", "none.safetensors"):
+        assert main([good, str(tmp_path / missing)]) == 2
+        assert "no such file" in capsys.readouterr().err
+
+
+def test_a_mapping_pairs_what_names_and_shapes_do_not(tmp_path: Path) -> None:
+    same, swapped = Program(), {"first.bias": "hidden.b", "last.weight": "out.w"}
+    one = read_record(same.run(tmp_path / "one.npz"))
+    renamed = {"first.weight": "a", "first.bias": "b", "last.weight": "c", "last.bias": "d", "table.weight": "e"}
+    arrays = {
+        f"{number}/{checkpoint}/{renamed.get(name, name)}": array
+        for number, step in enumerate(one.steps, start=1)
+        for checkpoint, of in step.items()
+        for name, array in of.items()
+    }
+    np.savez(tmp_path / "other.npz", allow_pickle=False, **arrays)
+    other = read_record(tmp_path / "other.npz")
+
+    assert not walk(Comparison.of(one, other)).findings, "the values tell"
+    pairing = Comparison.of(one, other, renamed).pairing
+    assert {pair.one: pair.other for pair in pairing.pairs} == renamed
+    with pytest.raises(RecordError, match=r"hidden\.b, out\.w"):
+        Comparison.of(one, other, swapped)
+
+
+def test_the_command_loads_no_framework(tmp_path: Path) -> None:
+    one = str(Program().run(tmp_path / "one.npz"))
+    frameworks = "{'torch', 'keras', 'tensorflow', 'jax'}"
+    code = (
+        f"import sys; from divergence.__main__ import main; main([{one!r}] * 2); print({frameworks} & {{*sys.modules}})"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60, cwd=ROOT
+    )
+
+    assert output.stdout.endswith("set()\n")

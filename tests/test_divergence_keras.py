@@ -48,8 +48,8 @@ class Port(nn.Module):
         self.dense = nn.Linear(4 + 80, 1)
 
     def forward(self, rows: Tensor, images: Tensor) -> Tensor:
-        flattened = self.flat(self.relu(self.norm(self.conv(images))))
-        output: Tensor = self.dense(torch.cat([self.table(rows), flattened], dim=1))
+        pixels = self.flat(self.relu(self.norm(self.conv(images))))
+        output: Tensor = self.dense(torch.cat([self.table(rows), pixels], dim=1))
         return output
 
 
@@ -57,7 +57,7 @@ def like_keras(images: Tensor) -> Tensor:
     return images.permute(0, 2, 3, 1).flatten(1)
 
 
-def train_keras(path: Path, optimizer: Any, model: keras.Model | None = None) -> list[np.ndarray]:
+def train_keras(path: Path, optimizer: Any, model: keras.Model | None = None) -> None:
     keras.utils.set_random_seed(1)
     model = model or keras_model(norm=False)
     model.compile(
@@ -65,8 +65,6 @@ def train_keras(path: Path, optimizer: Any, model: keras.Model | None = None) ->
     )
     in_keras.record(model, path)
     model.fit([ROWS, IMAGES], TARGETS, batch_size=BATCH, shuffle=False, verbose=0)
-    weights: list[np.ndarray] = model.get_weights()
-    return weights
 
 
 def train_torch(path: Path, start: Path | None, optimizer: Any, model: nn.Module | None = None) -> nn.Module:

@@ -63,7 +63,7 @@ class Factors(nn.Module):
 
     def forward(self, users: Tensor, items: Tensor) -> Tensor:
         joined = torch.cat([self.user(users), self.item(items)], dim=1)
-        output: torch.Tensor = self.last(self.logit(functional.relu(self.hidden(joined)))).view(-1)
+        output: Tensor = self.last(self.logit(functional.relu(self.hidden(joined)))).view(-1)
         return output
 
 
@@ -89,7 +89,7 @@ def mlp(kernel: Any = "glorot_uniform") -> keras.Model:
     )
 
 
-def torch_mlp() -> nn.Module:
+def torch_mlp() -> nn.Sequential:
     return nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 1))
 
 
@@ -129,7 +129,7 @@ def truncated(one: Path, other: Path) -> None:
     in_torch(one, model, torch.optim.SGD(model.parameters(), 0.01), squares, NUMBERS, VALUES)
     original = torch_mlp()
     with torch.no_grad():
-        for linear in [layer for layer in original.children() if isinstance(layer, nn.Linear)][:2]:
+        for linear in (layer for layer in original if isinstance(layer, nn.Linear)):
             sd = linear.in_features**-0.5
             nn.init.trunc_normal_(linear.weight, 0, sd, -2 * sd, 2 * sd)
             nn.init.zeros_(linear.bias)

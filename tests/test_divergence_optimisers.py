@@ -1,0 +1,122 @@
+"""The NumPy references of optimisers are what the frameworks' own compute, in float64."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from divergence import optimisers
+from stages.engines.keras import set_precision
+
+RATE = 0.01
+RANDOM = np.random.default_rng(4)
+START = RANDOM.normal(size=(5, 3))
+GRADIENTS = [1e-3 * RANDOM.normal(size=START.shape) for _ in range(6)]
+Rule = Callable[..., list[NDArray[np.float64]]]
+
+TORCH: dict[str, tuple[Any, dict[str, Any], Rule]] = {
+    "SGD": (torch.optim.SGD, {}, optimisers.sgd),
+    "momentum": (torch.optim.SGD, {"momentum": 0.9}, partial(optimisers.sgd, momentum=0.9)),
+    "dampening": (
+        torch.optim.SGD,
+        {"momentum": 0.9, "dampening": 0.4},
+        partial(optimisers.sgd, momentum=0.9, dampening=0.4),
+    ),
+    "Nesterov": (
+        torch.optim.SGD,
+        {"momentum": 0.9, "nesterov": True},
+        partial(optimisers.sgd, momentum=0.9, nesterov=True),
+    ),
+    "Adam": (torch.optim.Adam, {}, optimisers.adam),
+    "AMSGrad": (
+        torch.optim.Adam,
+        {"amsgrad": True, "betas": (0.8, 0.7)},
+        partial(optimisers.adam, amsgrad=True, beta_1=0.8, beta_2=0.7),
+    ),
+    "RMSprop": (torch.optim.RMSprop, {}, optimisers.rmsprop),
+    "RMSprop, centered, momentum": (
+        torch.optim.RMSprop,
+        {"centered": True, "momentum": 0.9},
+        partial(optimisers.rmsprop, centered=True, momentum=0.9),
+    ),
+    "Adagrad": (torch.optim.Adagrad, {}, optimisers.adagrad),
+}
+
+KERAS: dict[str, tuple[Any, Rule]] = {
+    "SGD": (keras.optimizers.SGD, optimisers.sgd),
+    "momentum": (partial(keras.optimizers.SGD, momentum=0.5), partial(optimisers.sgd, momentum=0.5)),
+    "Nesterov": (
+        partial(keras.optimizers.SGD, momentum=0.5, nesterov=True),
+        partial(optimisers.sgd, momentum=0.5, nesterov=True, rate_inside=True),
+    ),
+    "Adam": (keras.optimizers.Adam, partial(optimisers.adam, epsilon=1e-7, epsilon_hat=True, rounded_betas=True)),
+    "AMSGrad": (
+        partial(keras.optimizers.Adam, amsgrad=True, beta_1=0.5, beta_2=0.25),
+        partial(optimisers.adam, epsilon=1e-7, epsilon_hat=True, amsgrad=True, beta_1=0.5, beta_2=0.25),
+    ),
+    "RMSprop": (keras.optimizers.RMSprop, partial(optimisers.rmsprop, rho=0.9, epsilon=1e-7, epsilon_inside=True)),
+    "RMSprop, centered, momentum": (
+        partial(keras.optimizers.RMSprop, centered=True, momentum=0.5),
+        partial(optimisers.rmsprop, rho=0.9, epsilon=1e-7, epsilon_inside=True, centered=True, momentum=0.5),
+    ),
+    "Adagrad": (
+        keras.optimizers.Adagrad,
+        partial(optimisers.adagrad, epsilon=1e-7, epsilon_inside=True, initial=float(np.float32(0.1))),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_pytorchs_optimiser_is_the_reference(name: str) -> None:
+    kind, settings, rule = TORCH[name]
+    weight = torch.nn.Parameter(torch.tensor(START))
+    optimizer = kind([weight], RATE, **settings)
+    for gradient in GRADIENTS:
+        weight.grad = torch.tensor(gradient)
+        optimizer.step()
+
+    expected = START - sum(rule(GRADIENTS, [RATE] * len(GRADIENTS)))
+    np.testing.assert_allclose(weight.detach().numpy(), expected, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", KERAS)
+def test_keras_optimiser_is_the_reference(name: str) -> None:
+    set_precision("float64")
+    kind, rule = KERAS[name]
+    weight = keras.Variable(START, dtype="float64")
+    optimizer = kind(RATE)
+    for gradient in GRADIENTS:
+        optimizer.apply([keras.ops.convert_to_tensor(gradient, "float64")], [weight])
+
+    expected = START - sum(rule(GRADIENTS, [RATE] * len(GRADIENTS)))
+    np.testing.assert_allclose(np.array(weight), expected, rtol=0, atol=1e-13)
+
+
+def test_sparse_adam_changes_only_the_rows_looked_up() -> None:
+    rows = [np.array([0, 2]), np.array([2, 2, 3]), np.array([0])]
+    weight = torch.nn.Parameter(torch.tensor(START))
+    optimizer = torch.optim.SparseAdam([weight], RATE)
+    dense, looked_up = [], []
+    for batch in rows:
+        values = torch.tensor(RANDOM.normal(size=(len(batch), 3)))
+        weight.grad = torch.sparse_coo_tensor(torch.tensor(batch[None]), values, START.shape)
+        dense.append(weight.grad.to_dense().numpy().copy())
+        looked_up.append(np.isin(np.arange(5), batch)[:, None] & np.ones(3, bool))
+        optimizer.step()
+
+    expected = START - sum(optimisers.adam(dense, [RATE] * 3, epsilon_hat=True, looked_up=looked_up))
+    np.testing.assert_allclose(weight.detach().numpy(), expected, rtol=0, atol=1e-14)
+
+
+def test_the_learning_rate_inside_the_velocity_matters_only_where_it_changes() -> None:
+    same, changing = [RATE] * 6, [RATE, RATE / 2] * 3
+    for rates, differ in ((same, False), (changing, True)):
+        outside, inside = (
+            sum(optimisers.sgd(GRADIENTS, rates, momentum=0.9, rate_inside=where)) for where in (False, True)
+        )
+        assert np.allclose(outside, inside, rtol=1e-12) != differ
