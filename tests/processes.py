@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -45,6 +46,13 @@ def is_running(pid: int) -> bool:
         return _read_stat(pid)[0] != "Z"
     except OSError:
         return False
+
+
+def handles_sigterm(pid: int) -> bool:
+    """Whether the process has come so far as to have its own way of stopping."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = int(status.split("SigCgt:")[1].split()[0], 16)
+    return bool(caught >> (signal.SIGTERM - 1) & 1)
 
 
 def processor_seconds(pid: int) -> float:

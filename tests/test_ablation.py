@@ -21,7 +21,7 @@ from ablation.estimates import Effects, find_effects, rank_conventions, share_of
 from ablation.plan import CONVENTIONS, Framework, plan_alone, plan_path
 from ablation.runs import STAGE, code_files
 from stages.training.losses import Epoch, LossCurve
-from tests.processes import Start, is_running, processor_seconds, wait_until
+from tests.processes import Start, handles_sigterm, is_running, processor_seconds, wait_until
 from tests.project import copy_project, dvc, edit_params, run, stages_run
 from tests.test_dvc_yaml import imported_files, is_only_a_docstring
 
@@ -204,7 +204,7 @@ def test_ctrl_c_while_the_ablation_starts_shows_no_traceback(
     """As a terminal sends it: to the stage and to its training processes."""
     dvc(project, "repro", "split")
     running = start(project, *alone_command("keras", tmp_path / "curves.json"))
-    wait_until(lambda: processor_seconds(running.process.pid) > 0.3, 30)
+    wait_until(lambda: handles_sigterm(running.process.pid), 30)
     time.sleep(seconds)
     os.killpg(running.process.pid, signal.SIGINT)
 

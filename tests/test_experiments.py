@@ -35,7 +35,7 @@ def test_an_experiment_is_run_compared_and_applied(small: Path) -> None:
     assert len(read_curve(small)) == 2
     found = json.loads(dvc(small, "exp", "diff", "main", "short", "--json"))
     assert found["params"]["params.yaml"]["train.epochs"] == {"old": 2, "new": 1, "diff": -1}
-    assert found["metrics"]["losses/pytorch.json"]["pytorch.val_loss"]["diff"] != 0
+    assert found["metrics"]["losses/pytorch.json"]["val_loss"]["diff"] != 0
 
     dvc(small, "exp", "apply", "short")
     assert len(read_curve(small)) == 1

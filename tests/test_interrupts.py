@@ -9,7 +9,7 @@ from signal import SIGINT, SIGTERM, Signals
 
 import pytest
 
-from tests.processes import Running, Start, is_running, wait_until
+from tests.processes import Running, Start, handles_sigterm, is_running, wait_until
 from tests.project import STAGES, dvc, edit_params, leftovers, read_outputs, read_results, stage_command
 
 pytestmark = [
@@ -42,13 +42,6 @@ def main():
 
 run_stage(main)
 """
-
-
-def handles_sigterm(pid: int) -> bool:
-    """Whether the process has come so far as to have its own way of stopping."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    caught = int(status.split("SigCgt:")[1].split()[0], 16)
-    return bool(caught >> (SIGTERM - 1) & 1)
 
 
 def train_forever(project: Path) -> None:

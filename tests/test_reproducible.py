@@ -55,7 +55,7 @@ def expected_outputs(project: Path, names: dict[str, bytes]) -> dict[str, bytes]
 def test_the_environment_changes_no_table(small: Path, finished_small: Path, variables: dict[str, str]) -> None:
     found = run_stages(small, TABLE_STAGES, variables)
 
-    assert len(found) == 7
+    assert len(found) == 8
     assert found == expected_outputs(finished_small, found)
 
 
