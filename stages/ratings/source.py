@@ -100,7 +100,8 @@ def _find_columns(path: Path, file: AnyFile, settings: Prepare) -> tuple[dict[st
         likely = [known for known in (_letters(str(name)), *KNOWN_NAMES[role]) if known in letters and not count]
         if likely and letters.index(likely[0]) not in places.values():
             places[role] = letters.index(likely[0])
-    return places, f"{path} has {', '.join(wrong)}; {_advise(file, settings, places)}" if wrong else ""
+    likely = {} if any("columns" in fault.split()[1] for fault in wrong) else places
+    return places, f"{path} has {', '.join(wrong)}; {_advise(file, settings, likely)}" if wrong else ""
 
 
 def _letters(name: str) -> str:
