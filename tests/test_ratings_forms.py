@@ -312,6 +312,11 @@ def test_of_several_files_the_one_is_named(tmp_path: Path) -> None:
     assert "1 line with fewer than 3 fields: b.csv line 2" in refusal(folder)
 
 
+def test_lines_are_right_after_rows_that_are_left_out(tmp_path: Path) -> None:
+    file = write(tmp_path, {"r.csv": "user_id,book_id,rating\n1,2,0\n,2,3\n1,3,3\n1,nan,3\n1,4,9\n"})
+    assert "'9' (line 6)" in refusal(file, not_rated=[0], missing_ids="leave_out")
+
+
 def test_a_folder_without_ratings_is_refused(tmp_path: Path) -> None:
     write(tmp_path, {"_SUCCESS": "", ".hidden.csv": "user_id"})
     assert "no files with ratings" in refusal(tmp_path)
