@@ -4,6 +4,7 @@ import bz2
 import csv
 import decimal
 import gzip
+import io
 import os
 import random
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stages.program.errors import StageError
+from stages.ratings import files
 from stages.ratings.checks import Ids, Texts
 from stages.ratings.source import read_source
 from tests.ratings_files import prepare_settings
@@ -160,7 +162,10 @@ REFUSED: dict[str, tuple[bytes, list[str]]] = {
         b"User ID,book_id,rating\n1,2,3\n",
         ["'user_id'", 'did you mean {"user": "User ID", "book": "book_id", "rating": "rating"}?'],
     ),
-    "column doubled": (b"user_id,book_id,rating,rating\n1,2,3,4\n", ["2 columns 'rating' (prepare.columns.rating)"]),
+    "column doubled": (
+        b"user_id,book_id,rating,rating\n1,2,3,4\n",
+        ["several columns 'rating' (prepare.columns.rating)"],
+    ),
     "header with blanks": (b"user_id, book_id, rating\n1, 2, 3\n", ['"book": " book_id", "rating": " rating"']),
     "no header": (b"1,2,3\n4,5,1\n", ["no column 'user_id'", "no header?", "prepare.header: false", "'1', '2', '3'"]),
     "a great many columns": (b",".join(b"x%d" % i for i in range(9999)) + b"\n", ["'x19', …"]),
@@ -413,7 +418,7 @@ def test_refuses_parquet(columns: dict[str, Any], fragments: list[str], tmp_path
 def test_refuses_parquet_with_a_column_twice(tmp_path: Path) -> None:
     path = tmp_path / "ratings"
     pq.write_table(pa.table([[1], [1], [3], [3]], names=["user_id", "book_id", "rating", "rating"]), path)
-    assert "2 columns 'rating'" in refusal(path)
+    assert "several columns 'rating'" in refusal(path)
 
 
 def test_refuses_parquet_with_text_that_is_not_utf_8(tmp_path: Path) -> None:
@@ -458,9 +463,9 @@ def test_random_bytes_are_refused(content: bytes, tmp_path: Path) -> None:
 
 
 def rows_of(content: bytes) -> list[list[str]]:
-    """What Python's own reader makes of a file whose lines are rows."""
-    text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-    return [fields for line in text.split("\n") if line for fields in csv.reader([line])][1:]
+    """What Python's own reader makes of a file."""
+    text = io.StringIO(content.decode("utf-8-sig"), newline="")
+    return [fields for fields in csv.reader(text) if fields][1:]
 
 
 def same_id(field: str, identity: Any) -> bool:
@@ -481,6 +486,27 @@ def assert_read_as_by_python_or_refused(path: Path) -> None:
 @given(content=st.lists(st.sampled_from([*b'0123456789,,,\n\n\r""; \t.-+eEnaxX#\0\xff\xc3\xb6'])).map(bytes))
 def test_random_lines_are_read_or_refused(content: bytes, tmp_path: Path) -> None:
     assert_read_as_by_python_or_refused(write(tmp_path, HEADER + content))
+
+
+@pytest.mark.parametrize("chunk", [7, 30, 1 << 22])
+def test_random_quotes_and_line_ends_are_read_as_python_reads_them(
+    chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However a file falls into chunks, and whether pyarrow or Python reads each."""
+    monkeypatch.setattr(files, "CHUNK", chunk)
+    chance = random.Random(chunk)  # noqa: S311, no secret
+    sound = ["1", '"2"', "x", '"a\nb"', '"\n\n"', '"\r\n"', '"c,""d"', '5"', ""]
+    read = 0
+    for attempt in range(400):
+        fields = chance.choices(sound if attempt % 2 else [*sound, '"e', 'f"', '"g"h'], k=9)
+        ends = chance.choices(["\n", "\n\n", "\r\n"], k=9)
+        rows = [f"7,{field},{chance.randint(1, 5)},9{end}" for field, end in zip(fields, ends, strict=True)]
+        path = write(tmp_path, b"user_id,text,rating,book_id\n" + "".join(rows).encode())
+        if rows_read := read_or_refuse(path):
+            read += 1
+            assert rows_read == [(7, 9, float(row[2])) for row in rows_of(path.read_bytes())]
+        assert rows_read or attempt % 2 == 0
+    assert read > 100
 
 
 @quick
@@ -529,6 +555,13 @@ def test_damaged_compressed_csv_is_read_or_refused(compress: Callable[[bytes], b
     content = compress(GOOD)
     for seed in range(300):
         read_or_refuse(write(tmp_path, mutate(content, seed)))
+
+
+def test_damaged_json_is_read_or_refused(tmp_path: Path) -> None:
+    lines = [b'{"user_id": %d, "book_id": "%d", "rating": %d}\n' % (row % 7, row, row % 5 + 1) for row in range(40)]
+    for seed in range(300):
+        read_or_refuse(write(tmp_path, b"{" + mutate(b"".join(lines), seed)[1:]))
+        read_or_refuse(write(tmp_path, b"[" + mutate(b",".join(lines) + b"]", seed)))
 
 
 def test_damaged_parquet_is_read_or_refused(parquet: bytes, tmp_path: Path) -> None:

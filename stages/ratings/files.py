@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from stages.program.errors import StageError, shorten
 from stages.program.params import Prepare
 
-CHUNK = 1 << 22  # bytes of text that are read at a time
+CHUNK = 1 << 21  # bytes of text that are read at a time
 LONGEST_LINE = 1 << 24  # bytes: no ratings line is near it, and a file without line ends far beyond
 
 COMPRESSIONS = {

@@ -87,19 +87,22 @@ def _explain(path: Path, error: Exception) -> str:
 
 
 def _find_columns(path: Path, file: AnyFile, settings: Prepare) -> tuple[dict[str, int | None], str]:
-    """The places of the columns, guessed where the names are wrong; and what is wrong with the names."""
+    """The places of the columns, guessed where there is no such name; and what is wrong with the names."""
     places: dict[str, int | None] = {}
     wrong = []
+    letters = [_letters(known) for known in file.names]
     for role, name in settings.columns:
-        count = file.names.count(str(name))
-        if name is None or count == 1:
-            places[role] = None if name is None else file.names.index(str(name))
-            continue
-        wrong.append(f"{f'{count} columns' if count else 'no column'} {name!r} (prepare.columns.{role})")
-        letters = [_letters(known) for known in file.names]
-        likely = [known for known in (_letters(str(name)), *KNOWN_NAMES[role]) if known in letters and not count]
-        if likely and letters.index(likely[0]) not in places.values():
-            places[role] = letters.index(likely[0])
+        if name is None:
+            places[role] = None
+        elif file.names.count(str(name)) == 1:
+            places[role] = file.names.index(str(name))
+        elif str(name) in file.names:
+            return {}, f"{path} has several columns {name!r} (prepare.columns.{role}); known: {list_names(file.names)}"
+        else:
+            wrong.append(f"no column {name!r} (prepare.columns.{role})")
+            likely = [known for known in (_letters(str(name)), *KNOWN_NAMES[role]) if known in letters]
+            if likely and letters.index(likely[0]) not in places.values():
+                places[role] = letters.index(likely[0])
     return places, f"{path} has {', '.join(wrong)}; {_advise(file, settings, places)}" if wrong else ""
 
 
