@@ -213,7 +213,9 @@ def _gradient(gradient: Tensor) -> tuple[Array, Array | None]:
     """A gradient with each row's look-ups summed; and, where they are kept apart, the sum of their squares."""
     if not gradient.is_sparse:
         return _to_numpy(gradient), None
-    squares = torch.sparse_coo_tensor(gradient._indices(), gradient._values().square(), gradient.shape)
+    squares = torch.sparse_coo_tensor(
+        gradient._indices(), gradient._values().square(), gradient.shape, check_invariants=False
+    )
     return _to_numpy(gradient.to_dense()), _to_numpy(squares.to_dense())
 
 
