@@ -31,10 +31,14 @@ def record(model: keras.Model, path: str | os.PathLike[str], steps: int = 3) -> 
         steps: how many training steps to record.
 
     Raises:
-        ValueError: the model isn't compiled.
+        ValueError: the model isn't compiled, or has no weights yet.
     """
-    if model.optimizer is None:
+    if getattr(model, "optimizer", None) is None:
         raise ValueError("compile the model first: a record holds its optimizer's steps")
+    if not model.built:
+        raise ValueError(
+            "build the model first, with model.build(input_shape) or a call on a batch: it has no weights yet"
+        )
     _Watch(model, Recorder(path, describe(model)), steps)
 
 

@@ -137,6 +137,24 @@ def test_recording_changes_nothing(tmp_path: Path) -> None:
     assert len(read_record(tmp_path / "k.npz").steps) == len(read_record(tmp_path / "t.npz").steps) == 2
 
 
+def test_keras_starts_from_a_record_of_pytorch(tmp_path: Path) -> None:
+    train_torch(tmp_path / "t.npz", None, lambda p: torch.optim.SGD(p, 0.01))
+    model = keras_model(norm=False)
+    in_keras.start_from(model, tmp_path / "t.npz")
+    train_keras(tmp_path / "k.npz", keras.optimizers.SGD(0.01), model)
+
+    assert not compare(tmp_path / "t.npz", tmp_path / "k.npz").findings
+
+
+def test_a_model_that_cannot_be_recorded_yet_is_refused(tmp_path: Path) -> None:
+    model = keras.Sequential([keras.layers.Dense(1)])
+    with pytest.raises(ValueError, match="compile the model first"):
+        in_keras.record(model, tmp_path / "k.npz")
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="build the model first"):
+        in_keras.record(model, tmp_path / "k.npz")
+
+
 CASES = {
     "ε": (keras.optimizers.Adam, torch.optim.Adam, {"ε, for"}, "1e-08 added to √v̂, after", "1e-07 added to √v, before"),
     "βᵗ": (keras.optimizers.Adam, torch.optim.Adam, {"βᵗ, for"}, "exact", "of β rounded to float32"),
