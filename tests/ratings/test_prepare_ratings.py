@@ -21,7 +21,7 @@ from stages.program.params import Prepare
 from stages.ratings.checks import Source, Texts
 from stages.ratings.table import Ratings
 from tests.project import ROOT
-from tests.ratings_files import prepare_settings
+from tests.ratings.ratings_files import prepare_settings
 
 Row = tuple[Any, Any, float]
 RULES = ("last", "first", "mean")

@@ -21,9 +21,9 @@ from ablation.estimates import Effects, find_effects, rank_conventions, share_of
 from ablation.plan import CONVENTIONS, Framework, plan_alone, plan_path
 from ablation.runs import STAGE, code_files
 from stages.training.losses import Epoch, LossCurve
+from tests.pipeline.test_dvc_yaml import imported_files, is_only_a_docstring
 from tests.processes import Start, handles_sigterm, is_running, processor_seconds, wait_until
 from tests.project import copy_project, dvc, edit_params, run, stages_run
-from tests.test_dvc_yaml import imported_files, is_only_a_docstring
 
 ORDER = sorted(CONVENTIONS)
 SEEDS = 3

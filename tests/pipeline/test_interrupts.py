@@ -10,7 +10,7 @@ from signal import SIGINT, SIGTERM, Signals
 import pytest
 
 from tests.processes import Running, Start, handles_sigterm, is_running, wait_until
-from tests.project import STAGES, dvc, edit_params, leftovers, read_outputs, read_results, stage_command
+from tests.project import ROOT, STAGES, dvc, edit_params, leftovers, read_outputs, read_results, stage_command
 
 pytestmark = [
     pytest.mark.slow,
@@ -91,7 +91,7 @@ def test_a_half_written_file_is_removed(
     tmp_path: Path, start: Start, stopping: Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Even when the program catches every exception."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     folder = tmp_path / "folder"
     folder.mkdir()
     running = start(folder, sys.executable, "-c", WRITER)

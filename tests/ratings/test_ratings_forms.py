@@ -24,7 +24,7 @@ from stages.ratings import files
 from stages.ratings.source import read_source
 from stages.ratings.table import write_ratings
 from tests.project import ROOT
-from tests.ratings_files import prepare_settings, rows
+from tests.ratings.ratings_files import prepare_settings, rows
 
 SHARED = ROOT.parent / "shared" / "files"
 

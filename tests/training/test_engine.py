@@ -14,7 +14,7 @@ from stages.train_torch import TorchTrainer, build_model
 from stages.training.conventions import AdamConventions, own_adam
 from stages.training.conventions.torch_adam import AdamByConventions
 from tests.samples import change, simulate
-from tests.test_conventions import ALL_ADAMS
+from tests.training.test_conventions import ALL_ADAMS
 
 USERS, BOOKS, DIM, LEARNING_RATE = 30, 20, 4, 0.01
 RATINGS = simulate(USERS, BOOKS, 200)

@@ -13,8 +13,8 @@ import pytest
 from pyarrow import csv
 
 from data import simulate
+from tests.project import ROOT
 
-ROOT = Path(__file__).parent.parent
 SAMPLE = ROOT / "data" / "sample.csv"
 USERS, BOOKS = 2137, 400
 

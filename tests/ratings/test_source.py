@@ -22,7 +22,7 @@ from stages.program.errors import StageError
 from stages.ratings import files
 from stages.ratings.checks import Ids, Texts
 from stages.ratings.source import read_source
-from tests.ratings_files import prepare_settings
+from tests.ratings.ratings_files import prepare_settings
 
 HEADER = b"user_id,book_id,rating\n"
 GOOD = HEADER + b"".join(b"%d,%d,%d\n" % (row % 7, row % 11, row % 5 + 1) for row in range(40))

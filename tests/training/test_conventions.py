@@ -16,8 +16,8 @@ from stages.train_torch import build_model
 from stages.training.conventions import AdamConventions, Program, Side, own_adam, resolve_adam
 from stages.training.conventions.torch_adam import AdamByConventions
 from stages.training.conventions.weights import draw_initial_weights
-from tests.adam_reference import GRADIENTS, LEARNING_RATE, ROWS, START, reference_adam
 from tests.samples import change, simulate
+from tests.training.adam_reference import GRADIENTS, LEARNING_RATE, ROWS, START, reference_adam
 
 EMBEDDING = {"torch": ("norm", (0, 1)), "keras": ("uniform", (-0.05, 0.1))}
 SIDES: tuple[Side, Side] = ("torch", "keras")

@@ -14,10 +14,10 @@ from stages.program.params import Params, Precision
 from stages.train_keras import build_model
 from stages.training.conventions import KERAS_PROGRAMS, AdamConventions, own_adam
 from stages.training.conventions.keras_adam import AdamByConventions, SparseEmbedding, make_adam
-from tests.adam_reference import GRADIENTS, LEARNING_RATE, ROWS, START, reference_adam
 from tests.project import ROOT, run
 from tests.samples import change, simulate
-from tests.test_conventions import ALL_ADAMS, EMBEDDING, assert_uniform, dense_limit
+from tests.training.adam_reference import GRADIENTS, LEARNING_RATE, ROWS, START, reference_adam
+from tests.training.test_conventions import ALL_ADAMS, EMBEDDING, assert_uniform, dense_limit
 
 BACKEND = keras.backend.backend()
 
