@@ -61,7 +61,7 @@ def measure_steps(
 ) -> list[list[float]]:
     """Milliseconds of a step in each round: the tutorial's, the project's, and the least that the machine needs."""
     params = change_params({"model.embedding_dim": dim, "train.batch_size": batch_size, "train.threads": 1})
-    steps = min(scale.most_steps, scale.most_rows // batch_size)
+    steps = min(scale.max_steps, scale.max_rows // batch_size)
     rows = training[np.random.default_rng(0).integers(0, len(training), steps * batch_size)]
     seconds = take_turns(
         {

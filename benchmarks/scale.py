@@ -13,9 +13,9 @@ class Scale:
     """Of the simulated ratings that are trained on; with 18.4 ratings each, and a book for each 5.34."""
     embedding_dims: list[int]
     batch_sizes: list[int]
-    most_rows: int
-    """Rows of a training measurement at most; an epoch's cost is the sum of its steps, so that a part will do."""
-    most_steps: int
+    max_rows: int
+    """Rows of a training measurement, at most; an epoch's cost is the sum of its steps, so that a part will do."""
+    max_steps: int
     """Steps of a training measurement at most."""
     process_rounds: int
     """How often whole processes are repeated."""
@@ -35,8 +35,8 @@ SCALES = {
         users=53_424,
         embedding_dims=[5, 32],
         batch_sizes=[128, 1024, 8192],
-        most_rows=1 << 17,
-        most_steps=256,
+        max_rows=1 << 17,
+        max_steps=256,
         process_rounds=3,
         table_users=[54_400, 326_400, 1_360_000],
         epoch_rows=[1_000_000, 25_000_000],
@@ -48,8 +48,8 @@ SCALES = {
         users=53_424,
         embedding_dims=[5],
         batch_sizes=[128, 1024],
-        most_rows=1 << 15,
-        most_steps=96,
+        max_rows=1 << 15,
+        max_steps=96,
         process_rounds=1,
         table_users=[54_400],
         epoch_rows=[100_000, 400_000],
@@ -61,8 +61,8 @@ SCALES = {
         users=534,
         embedding_dims=[2],
         batch_sizes=[128],
-        most_rows=512,
-        most_steps=4,
+        max_rows=512,
+        max_steps=4,
         process_rounds=1,
         table_users=[534],
         epoch_rows=[1000, 2000],

@@ -55,7 +55,7 @@ FACTORS = 5
 REPEATED = 0.0023  # the share of rows that repeat a user's rating of a book
 CHANGED = 0.28  # the share of those whose rating is another
 
-MOST_OF_ALL_BOOKS = 0.25  # that one user rates: bounds the hands where there are few books
+MAX_SHARE_OF_BOOKS = 0.25  # that one user rates: bounds the hands where there are few books
 BOOKS_PER_PIECE = 1 << 14
 
 CUTS = np.array([NormalDist().inv_cdf(share) for share in np.cumsum(RATING_SHARES)[:-1]], np.float32)
@@ -121,7 +121,7 @@ def draw_world(users: int, books: int, seed: int) -> World:
     smallest_deck = int((book_counts == book_counts.max()).sum())
 
     least = RATINGS_PER_USER[0]
-    hands = np.minimum(spread(RATINGS_PER_USER, users, user_rng), max(least + 1, MOST_OF_ALL_BOOKS * books)) - least
+    hands = np.minimum(spread(RATINGS_PER_USER, users, user_rng), max(least + 1, MAX_SHARE_OF_BOOKS * books)) - least
     wanted = cards - least * users
     if wanted < 0:
         raise ValueError(
