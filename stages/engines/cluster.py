@@ -14,17 +14,32 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from stages.program.errors import StageError, shorten
 from stages.program.params import Params
-from stages.program.process import stop_on_signals
+from stages.program.process import last_acts, stop_on_signals
 
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
 AHEAD = 2
 """Tasks for each worker that are handed out before the first one's result is taken."""
+
+OWN_CLUSTER = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux, too: only then does Ray stay on loopback
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "5",  # a process that was just starting when all others ended gives up
+    "RAY_worker_niceness": "0",  # a stage gets as much of the processors as without Ray
+}
+"""Ray's settings for a cluster of the stage's own."""
+
+ADVICE = {
+    "AuthenticationError": "the token in ~/.ray/auth_token or RAY_AUTH_TOKEN isn't the cluster's",
+    "ConnectionError": "no cluster that a stage can join; ray start --head starts one",
+    "ObjectStoreFullError": "its object store is full; ray start --object-store-memory gives it more",
+    "OutOfDiskError": "its object store is full, and so is the disk on which it goes on",
+    "OutOfMemoryError": "a machine's memory is full; fewer ray.workers or a smaller model would do",
+}
+"""What to do, by Ray's names of errors."""
 
 STAGES = Path(__file__).parents[1]
 
@@ -74,56 +89,74 @@ def _result(task: Any) -> Any:
 
 
 @contextlib.contextmanager
-def connect(params: Params, processors: int = 1) -> Iterator[ModuleType]:
+def connect(params: Params, processors: int = 1) -> Iterator[Any]:
     """Have a cluster on which each of `ray.workers` has its processors; Ray itself is loaded here, after its settings.
 
     Raises:
-        StageError: Ray isn't installed, no cluster answers at the address, or it is too small.
+        StageError: Ray isn't installed, no cluster answers at the address, it is too small, or something ends in it.
     """
-    own, address = params.ray.address == "local", params.ray.address
     os.environ.update(RAY_AUTH_MODE="token", RAY_USAGE_STATS_ENABLED="0")
     with _folder() as folder:
-        options: dict[str, Any] = {"address": address}
-        if own:
+        options: dict[str, Any] = {"address": params.ray.address}
+        if params.ray.address == "local":
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # Ray reads it once in a process
-            # On Linux, too: only so does Ray stay on loopback. And a stage gets as much time as without Ray.
-            os.environ.update({"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_worker_niceness": "0"})
+            os.environ.update(OWN_CLUSTER)
             options |= {"num_cpus": params.ray.workers * processors, "include_dashboard": False, "_temp_dir": folder}
+        ray = _load()
         try:
-            import ray
-        except ModuleNotFoundError as error:
-            raise StageError(
-                f"params.yaml: engine is ray, and {error.name} isn't installed; "
-                "run: pip install -r requirements-ray.txt"
-            ) from error
-        try:
-            ray.init(
-                **options,
-                logging_level="ERROR",
-                log_to_driver=False,
-                runtime_env={"py_modules": [str(STAGES)], "env_vars": {"CUDA_VISIBLE_DEVICES": ""}},
-            )
-        except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            reason = shorten(" ".join(str(error).split()), 300)
-            raise StageError(f"params.yaml: ray.address is {address}: {reason}") from error
-        stop_on_signals()  # Ray has put its own way of stopping in place
-        try:
-            there, wanted = int(ray.cluster_resources().get("CPU", 0)), params.ray.workers * processors
-            if there < wanted:
-                raise StageError(
-                    f"params.yaml: ray.workers is {params.ray.workers}, each with {processors} processors; "
-                    f"the cluster at {address} has {there} in all"
-                )
+            _join(ray, options)
+            require_processors(ray, params, processors)
             yield ray
-        except ray.exceptions.ObjectStoreFullError as error:
+        except (ConnectionError, ray.exceptions.RayError) as error:
+            kind, reason = type(error).__name__, shorten(" ".join(str(error).split()), 300)
             raise StageError(
-                "Ray's object store is full; more memory for it (ray start --object-store-memory) or fewer ray.workers "
-                "would do"
+                f"Ray at {params.ray.address} (params.yaml): {ADVICE.get(kind, kind)}: {reason}"
             ) from error
-        except ray.exceptions.OutOfDiskError as error:
-            raise StageError("the disk is full on which Ray's object store goes on when its memory is full") from error
         finally:
             ray.shutdown()
+
+
+def _load() -> Any:
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise StageError(
+            f"params.yaml: engine is ray, and {error.name} isn't installed; run: pip install -r requirements-ray.txt"
+        ) from error
+    return ray
+
+
+def _join(ray: Any, options: dict[str, Any]) -> None:
+    code = {"py_modules": [str(STAGES)], "env_vars": {"CUDA_VISIBLE_DEVICES": ""}}
+    try:
+        ray.init(**options, runtime_env=code, logging_level="ERROR", log_to_driver=False)
+    except (RuntimeError, ValueError) as error:  # such as a cluster of another version
+        raise ConnectionError(str(error)) from error
+    stop_on_signals()  # Ray has put its own way of stopping in place
+    last_acts.append(_end_descendants)
+
+
+def _end_descendants() -> None:
+    """End what this process has started, and what that has: left alone, some of Ray's look for the others first."""
+    import psutil  # which Ray brings along
+
+    for process in reversed(psutil.Process().children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def require_processors(ray: Any, params: Params, processors: int) -> None:
+    """See that the cluster is large enough, as it is now.
+
+    Raises:
+        StageError: it isn't.
+    """
+    there = int(ray.cluster_resources().get("CPU", 0))
+    if there < params.ray.workers * processors:
+        raise StageError(
+            f"params.yaml: ray.workers is {params.ray.workers}, each with {processors} processors; "
+            f"the cluster at {params.ray.address} has {there} in all"
+        )
 
 
 @contextlib.contextmanager

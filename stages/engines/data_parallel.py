@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from stages.engines.both import load_triton_first
-from stages.engines.cluster import connect
+from stages.engines.cluster import connect, require_processors
 from stages.engines.workers import WorkerLostError, Workers
 from stages.program.errors import StageError
 from stages.program.params import Params
@@ -133,6 +133,7 @@ def train_on_ray(make_trainer: MakeTrainer, params: Params, tables: list[Ratings
                         f"epoch {reached + 1}: workers were lost {losses} times, the last one so: {reason}"
                     ) from error
                 print(f"a worker was lost; all go on after epoch {reached}")
+                require_processors(ray, params, params.train.threads)
 
 
 def _run(
@@ -211,6 +212,11 @@ def train_slices(
         tell(Checkpoint(progress, trainer.get_weights(), trainer.get_optimizer_state()))
 
     tell(f"{trainer.describe()}, {workers.count} workers on Ray {ray.__version__}")
-    curve = fit(trainer, training, validation, params.train, progress, keep)
-    test_loss = trainer.evaluate(test)
+    try:
+        curve = fit(trainer, training, validation, params.train, progress, keep)
+        test_loss = trainer.evaluate(test)
+    except Exception as error:
+        if workers.lost:  # TensorFlow makes an error of its own of it
+            raise WorkerLostError(str(error)) from None
+        raise
     return Trained(curve, test_loss, trainer.save()) if rank == 0 else None

@@ -47,10 +47,11 @@ class Workers:
         rank: the number of this one, from 0.
         count: how many there are.
         sent: the bytes that this one has handed over for the others.
+        lost: whether one of the others can't be reached any more.
     """
 
     def __init__(self, rank: int, count: int, address: str, meeting: Any) -> None:
-        self.rank, self.count, self.sent = rank, count, 0
+        self.rank, self.count, self.sent, self.lost = rank, count, 0, False
         self._weights: Iterator[float] = iter(())
         """The part that this worker's slice is of each batch to come."""
         self._longest = 0
@@ -58,7 +59,7 @@ class Workers:
         gloo: Any = dist.ProcessGroupGloo  # it has no types
         options = gloo._Options()
         options._timeout, options._devices = SILENCE, [gloo.create_device(hostname=address)]
-        with _others():
+        with self._others():
             self._gloo = gloo(_Store(meeting), rank, count, options)
 
     def slice_of(self, rows: int) -> range:
@@ -96,7 +97,7 @@ class Workers:
         padded = own.new_zeros(self._longest, own.shape[1])  # row 0 with a gradient of 0 changes nothing
         padded[: len(own)] = own
         everyone = [torch.empty_like(padded) for _ in range(self.count)]
-        with _others():
+        with self._others():
             self._gloo.allgather([everyone], [padded]).wait()
         self.sent += padded.nbytes * (self.count - 1)
         parts = torch.cat(everyone).split([column.shape[1] for column in columns], 1)
@@ -107,23 +108,19 @@ class Workers:
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all workers, the same bits for each of them; replaces `values`."""
-        with _others():
+        with self._others():
             self._gloo.allreduce([values]).wait()
         self.sent += 2 * values.nbytes * (self.count - 1) // self.count
         return values
 
-
-@contextlib.contextmanager
-def _others() -> Iterator[None]:
-    """Tell a failure of another worker from one's own.
-
-    Raises:
-        WorkerLostError: Gloo has lost another worker.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        raise WorkerLostError(str(error)) from error
+    @contextlib.contextmanager
+    def _others(self) -> Iterator[None]:
+        """Tell a failure of another worker from one's own."""
+        try:
+            yield
+        except RuntimeError as error:
+            self.lost = True
+            raise WorkerLostError(str(error)) from error
 
 
 class _Store(dist.Store):  # type: ignore[name-defined, misc]  # it has no types
