@@ -41,6 +41,8 @@ ROUNDS = 5
 NETWORK = 1.25e9
 """Bytes a second of the cluster that is modelled: 10 Gbit/s."""
 RATINGS_PER_USER, USERS_PER_BOOK = 18.4, 5.34  # goodbooks-10k's
+LOOK_UP_BYTES = 48  # of an example: two rows' numbers, and two gradients of five float32
+DENSE_BYTES = 4 * (10 * 128 + 128 + 128 * 32 + 32 + 32 + 1)  # of the dense layers' gradients
 ADAM_BYTES = 16  # a float32 weight, its gradient and its two means
 
 
@@ -149,7 +151,7 @@ class Model:
 
     def step(self, machines: int, batch: int, weights: int, per_byte: float) -> float:
         """With it."""
-        sent = (machines - 1) * (batch / machines * 48 + 2 * DENSE_BYTES / machines)
+        sent = (machines - 1) * (batch / machines * LOOK_UP_BYTES + 2 * DENSE_BYTES / machines)
         exchange = (machines - 1) * self.latency + sent * per_byte if machines > 1 else 0
         return self.compute(Step(1, batch, weights, Spread(0, 0, 0), 0), machines) + exchange
 
@@ -161,10 +163,6 @@ def _fit(terms: list[tuple[float, ...]], steps: list[Step], known: Any) -> list[
     seconds = np.array([step.seconds.low for step in steps])
     rest = np.maximum(0, seconds - [known(step) for step in steps])
     return [*nnls(np.array(terms) / seconds[:, None], rest / seconds)[0]]
-
-
-DENSE_BYTES = 4 * (10 * 128 + 128 + 128 * 32 + 32 + 32 + 1)
-"""Of the dense layers' gradients."""
 
 
 def tabulate(steps: list[Step], starts: dict[int, Spread]) -> list[Table]:

@@ -33,8 +33,8 @@ OWN_CLUSTER = {
 """Ray's settings for a cluster of the stage's own."""
 
 ADVICE = {
-    "AuthenticationError": "the token in ~/.ray/auth_token or RAY_AUTH_TOKEN isn't the cluster's",
-    "ConnectionError": "no cluster that a stage can join; ray start --head starts one",
+    "AuthenticationError": "the token in RAY_AUTH_TOKEN or ~/.ray/auth_token isn't the cluster's",
+    "ConnectionError": "no cluster that takes the token in RAY_AUTH_TOKEN or ~/.ray/auth_token; is it up (ray start)?",
     "ObjectStoreFullError": "its object store is full; ray start --object-store-memory gives it more",
     "OutOfDiskError": "its object store is full, and so is the disk on which it goes on",
     "OutOfMemoryError": "a machine's memory is full; fewer ray.workers or a smaller model would do",
