@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PACKAGES = [
-    *("torch", "tensorflow", "keras", "numpy", "pandas", "pyarrow", "dvc"),
+    *("torch", "tensorflow", "keras", "numpy", "pandas", "pyarrow", "dvc", "ray"),
     *("lenskit", "scikit-surprise", "cornac", "myfm"),  # the peers
 ]
 

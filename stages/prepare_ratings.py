@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from stages.engines.cluster import map_on
 from stages.program.errors import StageError, shorten
 from stages.program.params import Params, Prepare
 from stages.program.process import run_stage
@@ -209,7 +210,8 @@ def main(params: Params, ratings: Path, users: Path, books: Path) -> None:
     """Run the stage: read, check, number, write; `users` and `books` keep the original ids by number."""
     settings = params.prepare
 
-    source = read_source(settings)
+    with map_on(params) as each:
+        source = read_source(settings, each)
     prepared = prepare(source, settings)
 
     write_ratings(prepared.ratings, ratings)

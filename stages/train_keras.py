@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from stages.engines.keras import configure, describe, save_weights
+from stages.engines.keras import configure, describe, save_weights, share_gradients
 from stages.program.params import Params
 from stages.program.process import run_stage
 from stages.ratings.table import Ratings
@@ -18,6 +18,8 @@ from stages.training.losses import diverged
 
 if TYPE_CHECKING:
     import keras
+
+    from stages.engines.workers import Workers
 
 
 def build_model(params: Params, training: Ratings) -> "keras.Model":
@@ -70,7 +72,7 @@ def adam_conventions(params: Params) -> AdamConventions:
 class KerasTrainer:
     """The recommender with its optimiser, as `stages.training.fit` trains it."""
 
-    def __init__(self, params: Params, training: Ratings) -> None:
+    def __init__(self, params: Params, training: Ratings, workers: "Workers | None" = None) -> None:
         configure(params)
         from stages.training.conventions.keras_adam import make_adam
 
@@ -82,6 +84,8 @@ class KerasTrainer:
             steps_per_execution=params.keras.steps_per_execution if params.keras.backend == "tensorflow" else 1,
             jit_compile=False,  # Keras would use XLA on a GPU but not on a CPU: here on neither
         )
+        if workers is not None:
+            share_gradients(self.model, workers)
 
     def describe(self) -> str:
         """The framework, its version and the device that trains."""
@@ -120,6 +124,16 @@ class KerasTrainer:
     def set_weights(self, weights: Weights) -> None:
         """Go on from these weights; the optimiser's state is kept."""
         self.model.set_weights(weights)
+
+    def get_optimizer_state(self) -> Weights:
+        """A copy of Adam's step count and running means."""
+        return [np.array(variable) for variable in self.model.optimizer.variables]
+
+    def set_optimizer_state(self, state: Weights) -> None:
+        """Go on from what `get_optimizer_state` gave."""
+        self.model.optimizer.build(self.model.trainable_variables)
+        for variable, value in zip(self.model.optimizer.variables, state, strict=True):
+            variable.assign(value)
 
     def save(self) -> bytes:
         """The weights by name, as HDF5."""

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 from tqdm import tqdm
 
-from stages.engines.torch import accelerate, configure, describe
+from stages.engines.torch import accelerate, configure, describe, share_gradients
+from stages.engines.workers import Workers
 from stages.program.params import Params
 from stages.program.process import run_stage
 from stages.ratings.table import Ratings
@@ -75,12 +76,15 @@ def adam_conventions(params: Params) -> AdamConventions:
 class TorchTrainer:
     """The recommender with its optimiser, as `stages.training.fit` trains it."""
 
-    def __init__(self, params: Params, training: Ratings) -> None:
+    def __init__(self, params: Params, training: Ratings, workers: Workers | None = None) -> None:
         self.device = configure(params)
         self.batch_size = params.train.batch_size
         self.model = build_model(params, training).to(self.device)
         optimizer = AdamByConventions(self.model.parameters(), params.train.learning_rate, adam_conventions(params))
-        self.optimizer = accelerate(self.model, optimizer)  # without it: the same, slower
+        if workers is None:
+            self.optimizer = accelerate(self.model, optimizer)  # without it: the same, slower
+        else:
+            self.optimizer = share_gradients(self.model, optimizer, workers)
 
     def describe(self) -> str:
         """The framework, its version and the device that trains."""
@@ -122,6 +126,16 @@ class TorchTrainer:
         """Go on from these weights; the optimiser's state is kept."""
         for parameter, weight in zip(self.model.parameters(), weights, strict=True):
             parameter.copy_(torch.from_numpy(weight))
+
+    def get_optimizer_state(self) -> Weights:
+        """A copy of Adam's step counts and running means."""
+        return [part.numpy(force=True).copy() for state in self.optimizer.states for part in state.memory]
+
+    def set_optimizer_state(self, state: Weights) -> None:
+        """Go on from what `get_optimizer_state` gave."""
+        parts = [part for state in self.optimizer.states for part in state.memory]
+        for part, value in zip(parts, state, strict=True):
+            part.copy_(torch.from_numpy(value))
 
     def save(self) -> bytes:
         """The weights by name, as safetensors."""

@@ -6,12 +6,14 @@ inside functions.
 
 import io
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stages.program.params import Params
 
 if TYPE_CHECKING:
     import keras
+
+    from stages.engines.workers import Workers
 
 
 def configure(params: Params) -> None:
@@ -50,6 +52,60 @@ def set_precision(precision: str) -> None:
     keras.config.set_dtype_policy(precision)  # layers go by this one, which follows floatx only until the first layer
     if keras.backend.backend() != "tensorflow":
         dtypes.BIT64_TO_BIT32_DTYPE["float64"] = precision
+
+
+def share_gradients(model: "keras.Model", workers: "Workers") -> None:
+    """Let each step of a compiled model's optimiser be that of all workers' rows; `fit` stays as it is."""
+    import keras
+
+    from stages.training.conventions.keras_adam import SparseEmbedding
+
+    exchange = _exchange_in_tensorflow if keras.backend.backend() == "tensorflow" else _exchange_in_torch
+    apply = model.optimizer.apply
+    model.optimizer.apply = lambda gradients, variables=None: apply(exchange([*gradients], model, workers), variables)
+    if keras.backend.backend() == "torch":
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.Embedding):
+                layer.__class__ = SparseEmbedding  # a gradient with a row for each look-up: all that has to travel
+
+
+def _exchange_in_torch(gradients: list[Any], model: "keras.Model", workers: "Workers") -> list[Any]:
+    from stages.engines.torch import exchange
+    from stages.training.conventions.keras_adam import AdamByConventions, sum_rows
+
+    gradients = exchange(gradients, workers)
+    takes_sparse = isinstance(model.optimizer, AdamByConventions)
+    return gradients if takes_sparse else [sum_rows(gradient) for gradient in gradients]
+
+
+def _exchange_in_tensorflow(gradients: list[Any], model: "keras.Model", workers: "Workers") -> list[Any]:
+    """In TensorFlow's graph, one call of a Python function."""
+    import tensorflow as tf
+    import torch
+
+    from stages.engines.workers import LookUps
+
+    def exchange(*arrays: Any) -> list[Any]:
+        tensors = map(torch.from_numpy, arrays)
+        shared = workers.exchange(
+            [LookUps(next(tensors), next(tensors)) if is_sparse else next(tensors) for is_sparse in sparse]
+        )
+        return [part.numpy() for new in shared for part in (new if isinstance(new, LookUps) else [new])]
+
+    sparse = [isinstance(gradient, tf.IndexedSlices) for gradient in gradients]
+    parts = [
+        [old.indices, old.values] if is_sparse else [old] for old, is_sparse in zip(gradients, sparse, strict=True)
+    ]
+    types = [tf.int64 if part.dtype.is_integer else part.dtype for of_gradient in parts for part in of_gradient]
+    shared = iter(tf.numpy_function(exchange, [part for of_gradient in parts for part in of_gradient], types))
+
+    def unpack(old: Any) -> Any:
+        new = next(shared)
+        if isinstance(old, tf.IndexedSlices):
+            return tf.IndexedSlices(next(shared), new, old.dense_shape)
+        return tf.ensure_shape(new, old.shape)
+
+    return [unpack(gradient) for gradient in gradients]
 
 
 def describe() -> str:

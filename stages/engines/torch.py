@@ -23,9 +23,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.autograd.function import once_differentiable
 
+from stages.engines.workers import LookUps, Workers
 from stages.program.errors import StageError
 from stages.program.params import Params
-from stages.training.conventions.torch_adam import AdamByConventions
+from stages.training.conventions.torch_adam import AdamByConventions, sum_rows
 
 
 def configure(params: Params) -> torch.device:
@@ -82,6 +83,40 @@ def accelerate(model: nn.Module, optimizer: AdamByConventions) -> AdamByConventi
     model.forward = MethodType(forward, model)
     model.zero_grad = parameters.zero_grad  # type: ignore[method-assign]
     return _FlatAdam(parameters, optimizer)
+
+
+def share_gradients(model: nn.Module, optimizer: AdamByConventions, workers: Workers) -> AdamByConventions:
+    """Let each step of the optimiser be that of all workers' rows; for any network with one look-up a row and table."""
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            module.sparse = True  # a gradient with a row for each look-up, which is all that has to travel
+    step = optimizer.step
+
+    def step_together() -> None:
+        parameters = [state.parameter for state in optimizer.states]
+        gradients = exchange([_gradient_of(parameter) for parameter in parameters], workers)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient if optimizer.conventions.repeated_rows == "keras" else sum_rows(gradient)
+        step()
+
+    optimizer.step = step_together  # type: ignore[method-assign]
+    return optimizer
+
+
+def exchange(gradients: Sequence[Tensor], workers: Workers) -> list[Tensor]:
+    """The gradients of the whole batch from those of this worker's slice, sparse ones as sparse ones."""
+    shared = workers.exchange(
+        [
+            LookUps(gradient._indices()[0], gradient._values()) if gradient.is_sparse else gradient
+            for gradient in gradients
+        ]
+    )
+    return [
+        torch.sparse_coo_tensor(new.rows.unsqueeze(0), new.gradients, old.shape, check_invariants=False)
+        if isinstance(new, LookUps)
+        else new
+        for new, old in zip(shared, gradients, strict=True)
+    ]
 
 
 def describe(device: torch.device) -> str:

@@ -188,6 +188,15 @@ class Keras(Section):
     """Batches that TensorFlow trains on between two returns to Python."""
 
 
+class Ray(Section):
+    """Where `engine: ray` runs."""
+
+    address: str = Field(default="local", pattern=r"^(local|auto|[A-Za-z0-9_.-]+:[0-9]{1,5})$")
+    """`local` starts a cluster on this machine for each stage; `auto` or host:port joins the one that is there."""
+    workers: int = Field(default=2, ge=1, le=4096)
+    """Processes that read, or train, at the same time."""
+
+
 class TitleColumns(Section):
     """The names of the titles file's columns, where they can't be told."""
 
@@ -217,6 +226,9 @@ class Params(Section):
     keras: Keras
     recommend: Recommend = Recommend()
     """May be left out: the pipeline doesn't need it."""
+    engine: Literal["local", "ray"] = "local"
+    """Where the stages compute: in their own process, or on a Ray cluster. May be left out, and so may `ray`."""
+    ray: Ray = Ray()
 
 
 def load_params(path: str | Path) -> Params:

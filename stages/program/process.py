@@ -22,6 +22,8 @@ PARENT_POLL = 0.2
 
 temporary_files: set[Path] = set()
 """Files that are being written: a signal removes them."""
+last_acts: list[Callable[[], None]] = []
+"""What else a signal does, such as to end other processes."""
 
 
 def run_stage(main: Callable[..., None]) -> NoReturn:
@@ -118,6 +120,9 @@ def _stop(received: int, frame: FrameType | None) -> NoReturn:
     for path in [*temporary_files]:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
+    for act in last_acts:
+        with contextlib.suppress(Exception):
+            act()
     message = f"\nstopped by {signal.Signals(received).name}; nothing half-written is left\n"
     with contextlib.suppress(OSError):
         os.write(2, message.encode())  # print may be what the signal has interrupted

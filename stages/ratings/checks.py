@@ -143,6 +143,17 @@ class Check:
         if self._settings.on_duplicate == "error":
             self._rows.append((unit, block.numbers()[kept]))
 
+    def take(self, later: "Check") -> None:
+        """Go on as if this check had taken the blocks, too, that a later one has taken of other files."""
+        self._labels = later._labels
+        for column, of_later in zip(self._ids, later._ids, strict=True):
+            column.take(of_later)
+        self._stars += later._stars
+        self._rows += later._rows
+        self._left_out += later._left_out
+        for (place, fault), finding in later._findings.items():
+            self._refuse(place, fault, finding.count, finding.rows, finding.values)
+
     def _read_rating(self, text: str, decimal_commas: bool) -> float | str | None:
         """Stars, or what is wrong, or None for no rating."""
         text = text.strip()
@@ -225,6 +236,11 @@ class _Ids:
             return numbers
         texts, index = _distinct(ids)
         return np.array([self._code(text) for text in texts], np.int32)[index]
+
+    def take(self, later: "_Ids") -> None:
+        """The column goes on with the pieces of another, whose codes are its own."""
+        codes = np.array([*map(self._code, later._texts), *range(-len(ID_FAULTS), 0)], np.int32)
+        self.pieces += [codes[piece] if _is_coded(piece) else piece for piece in later.pieces]
 
     def _code(self, text: str) -> int:
         if text not in self._codes:

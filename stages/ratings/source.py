@@ -6,8 +6,10 @@ import lzma
 import re
 import zipfile
 import zlib
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
@@ -19,6 +21,7 @@ from stages.ratings.files import find_files, recognise
 from stages.ratings.json_files import JsonFile
 from stages.ratings.parquet_files import ParquetFile
 
+Map: TypeAlias = Callable[[Callable[[Path], Any], Iterable[Path]], Iterable[Any]]
 AnyFile: TypeAlias = CsvFile | JsonFile | ParquetFile
 ROLES = ("user", "book", "rating")
 KINDS: dict[str, type[AnyFile]] = {"csv": CsvFile, "json": JsonFile, "parquet": ParquetFile}
@@ -42,8 +45,12 @@ KNOWN_NAMES = {
 """What collections call these columns, the likeliest first."""
 
 
-def read_source(settings: Prepare) -> Source:
+def read_source(settings: Prepare, each: Map = map) -> Source:
     """Read the files that the settings name, and check every row.
+
+    Args:
+        settings: what to read, and how.
+        each: calls a function with each file, `map` or a faster one: the results must come in the files' order.
 
     Raises:
         StageError: what is wrong: which file, which column, how many rows, the first few lines.
@@ -52,18 +59,10 @@ def read_source(settings: Prepare) -> Source:
         paths = find_files(settings)
     except OSError as error:
         raise StageError(_explain(Path(settings.ratings), error)) from error
-    check, problem = Check(settings, several=len(paths) > 1), ""
-    for path in paths:
-        try:
-            file = KINDS[recognise(path, settings.encoding)](path, settings)
-            places, problem = _find_columns(path, file, settings)
-            labels = ["" if place is None else repr(file.names[place]) for place in places.values()]
-            if len(places) == len(ROLES):
-                blocks = file.blocks([place for place in places.values() if place is not None])
-                for block in itertools.islice(blocks, MOST_BLOCKS if problem else None):
-                    check.add(path, block, labels)
-        except DAMAGE as error:
-            raise StageError(_explain(path, error)) from error
+    several = len(paths) > 1
+    check, problem = Check(settings, several), ""
+    for of_file, problem in each(partial(_read_file, settings, several), paths):
+        check.take(of_file)
         if problem:
             break
     problems = [problem] if problem else []
@@ -75,6 +74,22 @@ def read_source(settings: Prepare) -> Source:
         reasons = "".join(f"; left out: {count:,} {reason}" for reason, count in source.left_out.items())
         raise StageError(f"{settings.ratings} has columns and no ratings{reasons}")
     return source
+
+
+def _read_file(settings: Prepare, several: bool, path: Path) -> tuple[Check, str]:
+    """The rows of one file, checked; and what is wrong with its columns' names."""
+    check = Check(settings, several)
+    try:
+        file = KINDS[recognise(path, settings.encoding)](path, settings)
+        places, problem = _find_columns(path, file, settings)
+        labels = ["" if place is None else repr(file.names[place]) for place in places.values()]
+        if len(places) == len(ROLES):
+            blocks = file.blocks([place for place in places.values() if place is not None])
+            for block in itertools.islice(blocks, MOST_BLOCKS if problem else None):
+                check.add(path, block, labels)
+    except DAMAGE as error:
+        raise StageError(_explain(path, error)) from error
+    return check, problem
 
 
 def _explain(path: Path, error: Exception) -> str:

@@ -27,6 +27,9 @@ class Epoch:
     train_loss: float
     val_loss: float
 
+    def __str__(self) -> str:
+        return f"epoch {self.epoch:>3}  train_loss {self.train_loss:.5f}  val_loss {self.val_loss:.5f}"
+
 
 @dataclass
 class LossCurve:
@@ -44,7 +47,7 @@ class LossCurve:
         if not math.isfinite(val_loss):
             raise diverged(epoch.epoch, f"val_loss is {val_loss}")
         self.epochs.append(epoch)
-        tqdm.write(f"epoch {epoch.epoch:>3}  train_loss {train_loss:.5f}  val_loss {val_loss:.5f}")
+        tqdm.write(str(epoch))
         return self.best is epoch
 
     def to_json(self) -> list[dict[str, float]]:

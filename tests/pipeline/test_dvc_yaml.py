@@ -90,7 +90,8 @@ def test_a_stage_describes_itself(name: str) -> None:
 
 def test_every_parameter_belongs_to_a_stage_or_to_recommend() -> None:
     listed = {key for stage in STAGES.values() for key in stage.get("params", [])}
-    others = {key for key in leaf_keys(PARAMS) if key.startswith(("prepare.", "recommend."))}
+    elsewhere = ("prepare.", "recommend.", "engine", "ray.")
+    others = {key for key in leaf_keys(PARAMS) if key.startswith(elsewhere)}
     assert listed == leaf_keys(PARAMS) - others | {"prepare"}  # as a whole: what params.yaml lacks has its default
 
 

@@ -55,7 +55,10 @@ def test_what_is_locked_comes_from_the_public_index_and_has_a_hash() -> None:
         assert re.fullmatch(r"sha256:[0-9a-f]{64}", file["hash"]), file
 
 
-@pytest.mark.parametrize(("file", "content"), [("requirements.txt", "."), ("requirements-dev.txt", ".[dev]")])
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("requirements.txt", "."), ("requirements-dev.txt", ".[dev]"), ("requirements-ray.txt", ".[ray]")],
+)
 def test_requirements_stand_in_pyproject_alone(file: str, content: str) -> None:
     assert (ROOT / file).read_text().partition(" #")[0] == content
 

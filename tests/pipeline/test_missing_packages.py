@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.project import run, stage_command
+from tests.project import edit_params, run, stage_command
 
 pytestmark = pytest.mark.slow
 
@@ -19,7 +19,7 @@ class Blocker:
 sys.meta_path.insert(0, Blocker())
 """
 
-WITHOUT = {"torch": ["torch"], "tensorflow": ["tensorflow"], "keras": ["tensorflow", "keras"]}
+WITHOUT = {"ray": ["ray"], "torch": ["torch"], "tensorflow": ["tensorflow"], "keras": ["tensorflow", "keras"]}
 
 
 @pytest.fixture
@@ -57,4 +57,18 @@ def test_a_stage_names_what_is_missing(small: Path, block: str, stage: str) -> N
 
     assert done.returncode == 1
     assert f"error: {WITHOUT[block][0]} isn't installed; run: pip install -r requirements.txt" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+@pytest.mark.parametrize("block", ["ray"], indirect=True)
+@pytest.mark.parametrize("stage", ["prepare-ratings", "train-torch", "train-keras"])
+def test_a_stage_on_ray_names_what_to_install(small: Path, block: str, stage: str) -> None:
+    edit_params(small, "engine: local", "engine: ray")
+
+    done = run(small, *stage_command(small, stage), check=False)
+
+    assert done.returncode == 1
+    assert done.stdout.endswith(
+        f"error: params.yaml: engine is ray, and {block} isn't installed; run: pip install -r requirements-ray.txt\n"
+    )
     assert "Traceback" not in done.stdout

@@ -22,6 +22,11 @@ class _State:
     m: Tensor
     v: Tensor
 
+    @property
+    def memory(self) -> tuple[Tensor, Tensor, Tensor]:
+        """All that the next step needs of those before."""
+        return self.steps, self.m, self.v
+
 
 class AdamByConventions:
     """Adam with a choice of where ε goes, how βᵗ is rounded, and what becomes of rows that repeat in a batch.

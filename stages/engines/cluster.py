@@ -1,0 +1,173 @@
+"""Ray: the cluster that a stage computes on, its own or one that is there, and what ends with it.
+
+A cluster of the stage's own lives as long as the stage. It listens on loopback alone, takes only who knows a token that
+is new each time, has no dashboard and reports nothing to anybody; one that is joined is as its owner has made it, but
+for the token, without which no cluster is joined.
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+import socket
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from stages.program.errors import StageError, shorten
+from stages.program.params import Params
+from stages.program.process import last_acts, stop_on_signals
+
+Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+
+AHEAD = 2
+"""Tasks for each worker that are handed out before the first one's result is taken."""
+
+OWN_CLUSTER = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux, too: only then does Ray stay on loopback
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "5",  # a process that was just starting when all others ended gives up
+    "RAY_worker_niceness": "0",  # a stage gets as much of the processors as without Ray
+}
+"""Ray's settings for a cluster of the stage's own."""
+
+ADVICE = {
+    "AuthenticationError": "the token in RAY_AUTH_TOKEN or ~/.ray/auth_token isn't the cluster's",
+    "ConnectionError": "no cluster that takes the token in RAY_AUTH_TOKEN or ~/.ray/auth_token; is it up (ray start)?",
+    "ObjectStoreFullError": "its object store is full; ray start --object-store-memory gives it more",
+    "OutOfDiskError": "its object store is full, and so is the disk on which it goes on",
+    "OutOfMemoryError": "a machine's memory is full; fewer ray.workers or a smaller model would do",
+}
+"""What to do, by Ray's names of errors."""
+
+STAGES = Path(__file__).parents[1]
+
+
+@contextlib.contextmanager
+def map_on(params: Params) -> Iterator[Map]:
+    """What `map` does, in this process or on the workers of a Ray cluster, as `engine` says; in order either way."""
+    if params.engine == "local":
+        yield map
+        return
+    with connect(params) as ray:
+        folder = Path.cwd()
+
+        def on_workers(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+            task = ray.remote(_call_in)
+            waiting: deque[Any] = deque()
+            for item in items:
+                waiting.append(task.remote(folder, function, item))
+                if len(waiting) > AHEAD * params.ray.workers:
+                    yield _result(waiting.popleft())
+            while waiting:
+                yield _result(waiting.popleft())
+
+        yield on_workers
+
+
+def _call_in(folder: Path, function: Callable[[Any], Any], item: Any) -> Any:
+    """Call the function in the project's folder, where relative paths start."""
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise StageError(
+            f"{folder} isn't on {socket.gethostname()}: Ray's computers must share the folder of the project and of "
+            "the ratings, under the same name on each, as NFS does it"
+        ) from error
+    return function(item)
+
+
+def _result(task: Any) -> Any:
+    """What a task returns or, as it was, what it raises."""
+    import ray
+
+    try:
+        return ray.get(task)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
+
+
+@contextlib.contextmanager
+def connect(params: Params, processors: int = 1) -> Iterator[Any]:
+    """Have a cluster on which each of `ray.workers` has its processors; Ray itself is loaded here, after its settings.
+
+    Raises:
+        StageError: Ray isn't installed, no cluster answers at the address, it is too small, or something ends in it.
+    """
+    os.environ.update(RAY_AUTH_MODE="token", RAY_USAGE_STATS_ENABLED="0")
+    with _folder() as folder:
+        options: dict[str, Any] = {"address": params.ray.address}
+        if params.ray.address == "local":
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # Ray reads it once in a process
+            os.environ.update(OWN_CLUSTER)
+            options |= {"num_cpus": params.ray.workers * processors, "include_dashboard": False, "_temp_dir": folder}
+        ray = _load()
+        try:
+            _join(ray, options)
+            require_processors(ray, params, processors)
+            yield ray
+        except (ConnectionError, ray.exceptions.RayError) as error:
+            kind, reason = type(error).__name__, shorten(" ".join(str(error).split()), 300)
+            raise StageError(
+                f"Ray at {params.ray.address} (params.yaml): {ADVICE.get(kind, kind)}: {reason}"
+            ) from error
+        finally:
+            ray.shutdown()
+
+
+def _load() -> Any:
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise StageError(
+            f"params.yaml: engine is ray, and {error.name} isn't installed; run: pip install -r requirements-ray.txt"
+        ) from error
+    return ray
+
+
+def _join(ray: Any, options: dict[str, Any]) -> None:
+    code = {"py_modules": [str(STAGES)], "env_vars": {"CUDA_VISIBLE_DEVICES": ""}}
+    try:
+        ray.init(**options, runtime_env=code, logging_level="ERROR", log_to_driver=False)
+    except (RuntimeError, ValueError) as error:  # such as a cluster of another version
+        raise ConnectionError(str(error)) from error
+    stop_on_signals()  # Ray has put its own way of stopping in place
+    last_acts.append(_end_descendants)
+
+
+def _end_descendants() -> None:
+    """End what this process has started, and what that has: left alone, some of Ray's look for the others first."""
+    import psutil  # which Ray brings along
+
+    for process in reversed(psutil.Process().children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def require_processors(ray: Any, params: Params, processors: int) -> None:
+    """See that the cluster is large enough, as it is now.
+
+    Raises:
+        StageError: it isn't.
+    """
+    there = int(ray.cluster_resources().get("CPU", 0))
+    if there < params.ray.workers * processors:
+        raise StageError(
+            f"params.yaml: ray.workers is {params.ray.workers}, each with {processors} processors; "
+            f"the cluster at {params.ray.address} has {there} in all"
+        )
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[str]:
+    """A folder for a cluster's logs and sockets, whose path must be short; those of killed stages are removed."""
+    temporary = Path(tempfile.gettempdir())
+    for abandoned in temporary.glob("ray-stage-*-*"):
+        with contextlib.suppress(OSError, ValueError):
+            try:
+                os.kill(int(abandoned.name.split("-")[2]), 0)
+            except ProcessLookupError:
+                shutil.rmtree(abandoned, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"ray-stage-{os.getpid()}-", ignore_cleanup_errors=True) as folder:
+        yield folder

@@ -1,0 +1,100 @@
+"""Reading many files on Ray gives what reading them here gives: the same rows, or the same message."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from stages.engines.cluster import Map, map_on
+from stages.prepare_ratings import prepare
+from stages.program.errors import StageError
+from stages.program.params import Params
+from stages.ratings.source import read_source
+from tests.project import ROOT
+from tests.ratings.ratings_files import prepare_settings, rows
+
+HEADER = b"user_id,book_id,rating\n"
+
+
+@pytest.fixture(scope="module")
+def each(on_ray: Params) -> Iterator[Map]:
+    """`map`, on Ray."""
+    with map_on(on_ray) as on_workers:
+        yield on_workers
+
+
+def write_parts(folder: Path, *parts: bytes) -> Path:
+    for number, part in enumerate(parts):
+        (folder / f"part-{number}.csv").write_bytes(HEADER + part)
+    return folder
+
+
+def test_the_sample_in_parts_and_in_other_forms(each: Map, tmp_path: Path) -> None:
+    header, *lines = (ROOT / "data" / "sample.csv").read_bytes().splitlines(keepends=True)
+    for number in range(9):
+        (tmp_path / f"{number}.csv").write_bytes(b"".join([header, *lines[number * 11_000 : (number + 1) * 11_000]]))
+    settings = prepare_settings(tmp_path, on_duplicate="mean", min_ratings_per_user=3)
+
+    here, there = (prepare(read_source(settings, way), settings) for way in (map, each))
+
+    assert len(here.ratings) > 90_000
+    assert (here.user_ids, here.book_ids, here.steps) == (there.user_ids, there.book_ids, there.steps)
+    for column in ("users", "books", "stars"):
+        assert getattr(here.ratings, column).tobytes() == getattr(there.ratings, column).tobytes()
+
+
+READ: dict[str, list[bytes]] = {
+    "numbers": [b"1,2,3\n", b"5000000000,2,3\n4,4,4\n", b"0,0,5\n"],
+    "names in the second file": [b"1,2,3\n", b"ann,2,3\n1,x,4\n", b"2,ann,5\n"],
+    "names in the last file": [b" 7,2,3\n007,3,3\n", b"7,2,3\n", b"ann,2,3\n"],
+    "as Excel writes them": [b'"=""0123""",2,3\n', b"0123,3,3\n", b'"=""0123""",4,1\n'],
+    "negative numbers among names": [b"-1,2,3\n", b"1.5,2,3\n", b"x,2,3\n"],
+    "a file without rows": [b"1,2,3\n", b"", b"2,3,4\n"],
+}
+
+
+@pytest.mark.parametrize("parts", READ.values(), ids=READ)
+def test_reads(parts: list[bytes], each: Map, tmp_path: Path) -> None:
+    settings = prepare_settings(write_parts(tmp_path, *parts))
+    here, there = read_source(settings), read_source(settings, each)
+    assert rows(here) == rows(there)
+    assert type(here.user_ids) is type(there.user_ids)
+    assert here.left_out == there.left_out
+
+
+REFUSED: dict[str, tuple[list[bytes], str]] = {
+    "a fault in each of many files": ([b"1,2,3\n1,2,9\n"] * 7, "part-0.csv line 3, part-1.csv line 3"),
+    "several kinds": ([b"1,2,3\n", b"1,,9\n", b"1,2\n,1,x\n"], "1 line with fewer than 3 fields: part-2.csv line 2"),
+    "negative among numbers": ([b"1,2,3\n", b"-1,2,3\n"], "1 value negative: '-1' (part-1.csv line 2)"),
+    "cut off": ([b"1,2,3\n", b"1,2,3\n1,2", b"1,2,3\n"], "part-1.csv line 3"),
+    "duplicates": ([b"1,2,3\n", b"2,2,3\n1,2,4\n"], "part-1.csv line 3"),
+}
+
+
+@pytest.mark.parametrize(("parts", "where"), REFUSED.values(), ids=REFUSED)
+def test_refuses(parts: list[bytes], where: str, each: Map, tmp_path: Path) -> None:
+    settings = prepare_settings(write_parts(tmp_path, *parts), on_duplicate="error")
+    assert_refuses_alike(settings, each, where)
+
+
+def test_refuses_a_file_that_is_of_another_kind_or_has_other_columns(each: Map, tmp_path: Path) -> None:
+    write_parts(tmp_path, b"1,2,9\n", b"1,2,3\n")
+    (tmp_path / "part-2.csv").write_bytes(b"user,book_id,rating\n1,2,8\n")
+    assert_refuses_alike(prepare_settings(tmp_path), each, "has no column 'user_id'")
+
+    pq.write_table(pa.table({"user_id": [1], "book_id": [2], "rating": [3.0]}), tmp_path / "part-1.parquet")
+    (tmp_path / "part-1.parquet").write_bytes((tmp_path / "part-1.parquet").read_bytes()[:-9])
+    assert_refuses_alike(prepare_settings(tmp_path), each, "part-1.parquet is cut off or damaged")
+
+
+def assert_refuses_alike(settings: Any, each: Map, where: str) -> None:
+    said = []
+    for way in (map, each):
+        with pytest.raises(StageError) as caught:
+            prepare(read_source(settings, way), settings)
+        said.append(str(caught.value))
+    assert where in said[0]
+    assert said[0] == said[1]
