@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.program.params import Prepare
-from stages.ratings.checks import Ids, Source, Texts
+from stages.ratings.checks import Source
 
 Row = tuple[Any, Any, float]
 COLUMNS = {"user": "user_id", "book": "book_id", "rating": "rating"}
@@ -23,11 +23,6 @@ def prepare_settings(ratings: Path | str, **changes: Any) -> Prepare:
     return Prepare.model_validate(settings | changes)
 
 
-def values(ids: Ids) -> list[Any]:
-    """The ids of all rows."""
-    return [ids.distinct[number] for number in ids.index] if isinstance(ids, Texts) else ids.tolist()
-
-
 def rows(source: Source) -> list[Row]:
     """The rows as user, book, stars."""
-    return list(zip(values(source.user_ids), values(source.book_ids), source.stars.tolist(), strict=True))
+    return list(zip(source.user_ids.to_pylist(), source.book_ids.to_pylist(), source.stars.tolist(), strict=True))

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from stages.prepare_ratings import MOST_GAPS, Prepared, enough_ratings, find_oddities, number_ids, order_pairs, prepare
 from stages.program.errors import StageError
 from stages.program.params import Prepare
-from stages.ratings.checks import Source, Texts
+from stages.ratings.checks import Source
 from stages.ratings.table import Ratings
 from tests.project import ROOT
 from tests.ratings.ratings_files import prepare_settings
@@ -34,17 +34,10 @@ def make_settings(on_duplicate: str = "last", per_user: int = 1, per_book: int =
     return prepare_settings("ratings.csv", on_duplicate=on_duplicate, **counts)
 
 
-def make_ids(ids: tuple[Any, ...]) -> np.ndarray | Texts:
-    if isinstance(ids[0], int):
-        return np.array(ids)
-    distinct = list(dict.fromkeys(ids))
-    return Texts(distinct, np.array([distinct.index(name) for name in ids], np.int32))
-
-
 def make_source(rows: list[Row]) -> Source:
     users, books, stars = zip(*rows, strict=True)
-    on_scale = np.array(stars, np.float32)
-    return Source(make_ids(users), make_ids(books), on_scale, {}, lambda found: f"rows {found.tolist()}")
+    ids = [pa.array(ids) if isinstance(ids[0], int) else pa.array(ids).dictionary_encode() for ids in (users, books)]
+    return Source(*ids, np.array(stars, np.float32), {})
 
 
 def named(prepared: Prepared) -> list[Row]:

@@ -20,27 +20,19 @@ from hypothesis import strategies as st
 
 from stages.program.errors import StageError
 from stages.ratings import files
-from stages.ratings.checks import Ids, Texts
 from stages.ratings.source import read_source
-from tests.ratings.ratings_files import prepare_settings
+from tests.ratings.ratings_files import Row, prepare_settings, rows
 
 HEADER = b"user_id,book_id,rating\n"
 GOOD = HEADER + b"".join(b"%d,%d,%d\n" % (row % 7, row % 11, row % 5 + 1) for row in range(40))
-
-Row = tuple[Any, Any, float]
 
 quick = settings(
     deadline=None, derandomize=True, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
-def values(ids: Ids) -> list[Any]:
-    return [ids.distinct[number] for number in ids.index] if isinstance(ids, Texts) else ids.tolist()
-
-
 def read(path: Path, **changes: Any) -> list[Row]:
-    source = read_source(prepare_settings(path, **changes))
-    return list(zip(values(source.user_ids), values(source.book_ids), source.stars.tolist(), strict=True))
+    return rows(read_source(prepare_settings(path, **changes)))
 
 
 def refusal(path: Path, **changes: Any) -> str:
