@@ -248,7 +248,7 @@ REFUSED: dict[str, tuple[str | bytes, dict[str, Any], list[str]]] = {
     ),
     "no header, tabs": (TSV, {}, ["no header?", "prepare.header: false", "'881250949' (separated by '\\t')"]),
     "no header, double colons": (TSV.replace("\t", "::"), {}, ["no header?", "separated by '::'"]),
-    "0 off the scale": (UCSD_CSV, {}, ["2 values off the scale 1 to 5", "'0' (lines 3, 5)", "prepare.not_rated: [0]"]),
+    "0 off the scale": (UCSD_CSV, {}, ["2 values off the scale 1 to 5: '0' (lines 3, 5)", "prepare.not_rated"]),
     "other names": (
         EXPORTS["anna.csv"],
         named("user", "book_id", "rating"),
@@ -293,7 +293,7 @@ def test_one_message_says_all_that_a_file_needs(tmp_path: Path) -> None:
     assert 'did you mean {"user": "User-ID", "book": "ISBN", "rating": "Book-Rating"}?' in names
     assert "separated by ';'" in names
     assert "line 3; prepare.encoding: latin-1" in encoding
-    assert "2 values off the scale 1 to 5 (prepare.rating_scale): '0', '8' (lines 2, 3)" in scale
+    assert "2 values off the scale 1 to 5: '0', '8' (lines 2, 3); prepare.rating_scale" in scale
 
 
 def test_no_column_is_suggested_that_only_looks_alike(tmp_path: Path) -> None:

