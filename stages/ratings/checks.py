@@ -1,12 +1,12 @@
 """What is checked of every row, whatever kind of file it stands in; what is wrong is collected for one message."""
 
-import itertools
 import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -44,8 +44,8 @@ OFF_SCALE = (
 ROW = ("user", "book", "rating", "number")
 
 Numbers: TypeAlias = NDArray[np.integer[Any]]
-Finding: TypeAlias = tuple[int, str, list[int], list[str]]
-"""Of a block's rows that have one fault: how many, their unit, the first few numbers and different values."""
+Finding: TypeAlias = tuple[int, list[int], list[str]]
+"""Of a block's rows that have one fault: how many, the first few numbers, and the first few different values."""
 
 
 class Block(NamedTuple):
@@ -150,19 +150,21 @@ class Check:
         self._stars = [np.array([], np.float32)]
         self._left_out: Counter[str] = Counter()
         self._labels: list[str] = []
-        self._findings: defaultdict[tuple[str, str], list[Finding]] = defaultdict(list)
+        self._findings: defaultdict[tuple[Path, str, str, str], list[Finding]] = defaultdict(list)
 
-    def add(self, block: Block, unit: str, labels: list[str]) -> None:
+    def add(self, block: Block, path: Path, unit: str, labels: list[str]) -> None:
         """Check a block's rows; leave out what the settings say.
 
         Args:
             block: the rows.
-            unit: what its numbers count, such as 'line' or 'part-1.csv line'.
+            path: the file, for messages.
+            unit: what the rows' numbers count: lines, rows or objects.
             labels: what messages call the three columns.
         """
         self._labels = labels
         for number, fault in block.broken.items():
-            self._findings[unit.rpartition(" ")[2], fault].append((1, unit, [number], []))
+            self._findings[path, unit, "", fault].append((1, [number], []))
+
         users, books, ratings = *self._ids, _Column()
         texts, index = _distinct(block.columns[2])
         stars = np.empty(len(texts), np.float32)
@@ -184,7 +186,7 @@ class Check:
                 if len(wrong):
                     numbers = rows["number"].take(pa.array(wrong[: EXAMPLES + 1])).to_pylist()
                     values = [column.texts[code] for code in dict.fromkeys(codes[wrong].tolist())]
-                    self._findings[label, fault].append((len(wrong), unit, numbers, values[:EXAMPLES]))
+                    self._findings[path, unit, label, fault].append((len(wrong), numbers, values[:EXAMPLES]))
         users.pieces.append(rows["user"].to_numpy())
         books.pieces.append(rows["book"].to_numpy())
         self._stars.append(stars[rows["rating"].to_numpy()])
@@ -207,33 +209,24 @@ class Check:
         return stars, "" if on_scale else OFF_SCALE.format(self._lowest, self._highest)
 
     def problems(self) -> Iterator[str]:
-        """What is wrong, a line for each kind of fault."""
-        names = [label for label, column in zip(self._labels, self._ids, strict=False) if column.has_names()]
-        for (subject, fault), findings in self._findings.items():
+        """What is wrong, a line for each file and kind of fault."""
+        with_names = [label for label, ids in zip(self._labels, self._ids, strict=False) if ids.has_names()]
+        for (path, unit, label, fault), findings in self._findings.items():
+            if fault == ODD_NUMBER and label in with_names:
+                continue  # among names they are names
+            count = sum(count for count, _, _ in findings)
+            rows = [f"{number:,}" for _, numbers, _ in findings for number in numbers]
+            values = [repr(value) for value in dict.fromkeys(value for *_, values in findings for value in values)]
             kind, semicolon, advice = fault.partition("; ")
-            count = sum(count for count, *_ in findings)
-            plural = "s" if count > 1 else ""
-            rows = _name([(unit, number) for _, unit, numbers, _ in findings for number in numbers])
-            values = [*dict.fromkeys(itertools.chain.from_iterable(values for *_, values in findings))]
-            examples = ", ".join(shorten(repr(value)) for value in values[:EXAMPLES])
-            if not values:
-                yield f"{count:,} {subject}{plural} {kind}: {rows}{semicolon}{advice}"
-            elif fault != ODD_NUMBER or subject not in names:  # among names they are names
-                yield f"{subject}: {count:,} value{plural} {kind}: {examples} ({rows}){semicolon}{advice}"
+            subject = f"{label}: {count:,} value" if label else f"{count:,} {unit}"
+            examples = ": " + ", ".join(map(shorten, values[:EXAMPLES])) if label else ""
+            where = f"{unit}{'s' * (len(rows) > 1)} {', '.join(rows[:EXAMPLES])}{', …' * (len(rows) > EXAMPLES)}"
+            yield f"{path}: {subject}{'s' * (count > 1)} {kind}{examples} ({where}){semicolon}{advice}"
 
     def finish(self) -> Source:
         """All rows that were kept, where nothing is wrong."""
         users, books = (column.finish() for column in self._ids)
-        return Source(users, books, np.concatenate(self._stars), +self._left_out)
-
-
-def _name(rows: list[tuple[str, int]]) -> str:
-    """Rows as people find them: 'line 3', 'lines 3, 17, 201, …', 'a.csv lines 3, 17, b.csv line 5'."""
-    groups = []
-    for unit, group in itertools.groupby(rows[:EXAMPLES], key=lambda row: row[0]):
-        numbers = [f"{number:,}" for _, number in group]
-        groups.append(f"{unit}{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}")
-    return ", ".join(groups) + (", …" if len(rows) > EXAMPLES else "")
+        return Source(users, books, np.concatenate(self._stars), dict(+self._left_out))
 
 
 def _distinct(column: pa.Array) -> tuple[list[str], NDArray[np.int32]]:

@@ -85,9 +85,9 @@ def recognise(path: Path, encoding: str) -> str:
     if head.startswith(b"PAR1"):
         return "Parquet"
     if "\n".encode(encoding) == b"\n" and head.count(b"\0") > len(head) // 8:
-        raise StageError(
-            f"{path} is text in UTF-16 (then set prepare.encoding: utf-16), or no text: it holds NUL bytes"
-        )
+        marked = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        advice = "is text in UTF-16; set" if marked else "holds NUL bytes; if it is text in UTF-16 without a mark, set"
+        raise StageError(f"{path} {advice} prepare.encoding: {'utf-16' if marked else 'utf-16-le'}")
     text = head.lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n")
     if not text:
         raise StageError(f"{path} is empty")
@@ -109,10 +109,10 @@ def open_file(path: Path) -> Any:
         return pa.input_stream(str(path), compression=compression)
     archive = zipfile.ZipFile(path)
     members = [member for member in archive.infolist() if not member.is_dir() and "__MACOSX" not in member.filename]
-    names = ", ".join(shorten(repr(member.filename)) for member in members[:10])
-    if "'[Content_Types].xml'" in names:
+    if any(member.filename == "[Content_Types].xml" for member in members):
         raise StageError(f"{path} is an Excel workbook (.xlsx), or another office file{ADVICE}")
     if len(members) != 1:
+        names = ", ".join(shorten(repr(member.filename)) for member in members[:10])
         found = f"a zip archive of {len(members)} files ({names})"
         raise StageError(f"{path} is {found}; unpack it, and name the file with the ratings")
     return archive.open(members[0])

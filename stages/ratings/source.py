@@ -49,15 +49,14 @@ def read_source(settings: Prepare) -> Source:
     Raises:
         StageError: what is wrong: which file, which column, how many rows, the first few lines.
     """
-    path, check, problem = Path(settings.ratings), Check(settings), ""
+    path, check = Path(settings.ratings), Check(settings)
+    problems: list[str] = []
     try:
-        paths = find_files(settings)
-        for path in paths:
-            problem = problem or _read(path, check, settings, several=len(paths) > 1)
+        for path in find_files(settings):
+            problems += _read(path, check, settings) if not problems else []
     except DAMAGE as error:
         raise StageError(_explain(path, error)) from error
-    problems = [problem] if problem else []
-    problems += [f"{settings.ratings}: {fault}" for fault in check.problems()]
+    problems += check.problems()
     if problems:
         raise StageError("\n".join(problems[:MOST_PROBLEMS]))
     source = check.finish()
@@ -67,54 +66,51 @@ def read_source(settings: Prepare) -> Source:
     return source
 
 
-def _read(path: Path, check: Check, settings: Prepare, several: bool) -> str:
+def _read(path: Path, check: Check, settings: Prepare) -> list[str]:
     """Check a file's rows. Returns what is wrong with its columns; then a few blocks of the likeliest are checked."""
     file = KINDS[recognise(path, settings.encoding)](path, settings)
-    names, problem = _find_columns(file, settings)
-    unit = f"{path.name} {file.unit}" if several else file.unit
+    columns, problem = _find_columns(file, settings)
+    names = [name for name in columns.values() if name and file.names.count(name) == 1]
     one_user = [path.name.partition(".")[0]] if settings.columns.user is None else []
     labels = ["the file's name"] * len(one_user) + [f"column {name!r}" for name in names]
-    if len(labels) == len(KNOWN_NAMES):
+    if len(labels) == len(columns):
         for block in itertools.islice(file.blocks(names), MOST_BLOCKS if problem else None):
             users = [pa.repeat(user, len(block.numbers)) for user in one_user]
-            check.add(block._replace(columns=users + block.columns), unit, labels)
-    return f"{path} has {problem}" if problem else ""
+            check.add(block._replace(columns=users + block.columns), path, file.unit, labels)
+    return [f"{path} has {problem}"] if problem else []
 
 
 def _explain(path: Path, error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return f"{path} doesn't exist; prepare.ratings in params.yaml names it"
     if isinstance(error, OSError) and error.strerror:
-        return f"{path}: {error.strerror}"
+        return f"{path}: {error.strerror} (see prepare.ratings in params.yaml)"
     damage = "isn't in prepare.encoding" if isinstance(error, UnicodeError) else "is cut off or damaged"
     return f"{path} {damage}: {shorten(' '.join(str(error).split()), 200)}"
 
 
-def _find_columns(file: AnyFile, settings: Prepare) -> tuple[list[str], str]:
+def _find_columns(file: AnyFile, settings: Prepare) -> tuple[dict[str, str | None], str]:
     """The names of the columns, the likeliest where there is none of that name; and what is wrong with them."""
+    similar = {_letters(name): name for name in reversed(file.names)}
     found: dict[str, str | None] = {}
     wrong = []
-    similar = {_letters(name): name for name in reversed(file.names)}
     for role, name in settings.columns:
         count = file.names.count(str(name))
-        likely = (similar.get(letters) for letters in (_letters(str(name)), *KNOWN_NAMES[role]))
         if name is None or count == 1:
             found[role] = name and str(name)
-        else:
-            wrong.append(f"{'several columns' if count else 'no column'} {name!r} (prepare.columns.{role})")
-            found[role] = next((name for name in likely if name and not count and name not in found.values()), None)
-    names = [name for name in found.values() if name]
+            continue
+        likely = (similar.get(letters) for letters in (_letters(str(name)), *KNOWN_NAMES[role]))
+        found[role] = next((name for name in likely if name and name not in found.values()), None)
+        wrong.append(f"{'several columns' if count else 'no column'} {name!r} (prepare.columns.{role})")
     if not wrong:
-        return names, ""
+        return found, ""
     separated = f" (separated by {file.separator!r})" if file.separator else ""
     advice = f"known: {list_names(file.names)}{separated}"
     if separated and settings.header and any(NUMBER.fullmatch(name) for name in file.names):
         example = "{user: 1, book: 2, rating: 3}"
         advice = f"no header? then prepare.header: false and prepare.columns: {example}; {advice}"
-    elif settings.header and found["book"] and found["rating"]:
+    elif settings.header and found["book"] and found["rating"] and found != dict(settings.columns):
         null = "" if found["user"] else " (user: null where each file is one user's)"
         advice = f"did you mean {json.dumps(found, ensure_ascii=False)}{null}? {advice}"
-    return names, f"{', '.join(wrong)}; {advice}"
+    return found, f"{', '.join(wrong)}; {advice}"
 
 
 def _letters(name: str) -> str:

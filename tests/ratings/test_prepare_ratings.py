@@ -263,7 +263,7 @@ def test_the_process_writes_three_tables_and_says_what_went_in_and_out(tmp_path:
 
 
 REFUSED = {
-    "missing": (None, "ratings.csv doesn't exist"),
+    "missing": (None, "ratings.csv: No such file or directory (see prepare.ratings in params.yaml)"),
     "wrong values": (b"user_id,book_id,rating\n1,2,9\n", "column 'rating': 1 value off the scale 1 to 5"),
     "names in colour": (
         b"user_id,book_id,rating\n\x1b[31mred,2,3\n",

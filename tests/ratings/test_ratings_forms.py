@@ -222,7 +222,7 @@ REFUSED: dict[str, tuple[str | bytes, dict[str, Any], list[str]]] = {
     "words": (GOODREADS_10M["user_rating_0_to_12.csv"], named("ID", "Name", "Rating"), ["prepare.rating_words"]),
     "not UTF-8": (
         BOOK_CROSSING, SETTINGS["BookCrossing"] | {"encoding": "utf-8"},
-        ["1 line not in UTF-8: line 3; prepare.encoding: latin-1", "cp1252"],
+        ["1 line not in UTF-8 (line 3); prepare.encoding: latin-1", "cp1252"],
     ),
     "not UTF-16": (b"user_id,book_id,rating\n1,2,3\n\xff", {"encoding": "utf-16"}, ["isn't in prepare.encoding"]),
     "JSON that isn't": ('{"user_id": 1,\n "book_id": 2}\n', {}, ["looks like JSON", "lines=True"]),
@@ -251,7 +251,7 @@ def test_one_message_says_all_that_a_file_needs(tmp_path: Path) -> None:
     names, encoding, scale = refusal(write(tmp_path, {"b.csv": BOOK_CROSSING})).splitlines()
     assert 'did you mean {"user": "User-ID", "book": "ISBN", "rating": "Book-Rating"}?' in names
     assert "separated by ';'" in names
-    assert "line 3; prepare.encoding: latin-1" in encoding
+    assert "(line 3); prepare.encoding: latin-1" in encoding
     assert "2 values off the scale 1 to 5: '0', '8' (lines 2, 3); prepare.rating_scale" in scale
 
 
@@ -262,12 +262,16 @@ def test_no_column_is_suggested_that_only_looks_alike(tmp_path: Path) -> None:
 
 def test_of_several_files_the_one_is_named(tmp_path: Path) -> None:
     folder = write(tmp_path, {"a.csv": HEAD + "1,2,3\n", "b.csv": HEAD + "\n1,2,9\n1,2,0\n", "c.csv": HEAD + "1,2,7\n"})
-    assert "'9', '0', '7' (b.csv lines 3, 4, c.csv line 2)" in refusal(folder)
+    first, second = refusal(folder).splitlines()
+    assert first.startswith(
+        f"{folder / 'b.csv'}: column 'rating': 2 values off the scale 1 to 5: '9', '0' (lines 3, 4)"
+    )
+    assert second.startswith(f"{folder / 'c.csv'}: column 'rating': 1 value off the scale 1 to 5: '7' (line 2)")
     (folder / "b.csv").write_text("user;book\n1;2\n")
     assert f"{folder / 'b.csv'} has no column 'user_id'" in refusal(folder)
     (folder / "b.csv").write_text(HEAD + "1,2\n")
     (folder / "c.csv").unlink()
-    assert "1 line with fewer than 3 fields: b.csv line 2" in refusal(folder)
+    assert f"{folder / 'b.csv'}: 1 line with fewer than 3 fields (line 2)" in refusal(folder)
 
 
 def test_lines_are_right_after_rows_that_are_left_out(tmp_path: Path) -> None:

@@ -133,18 +133,18 @@ REFUSED: dict[str, tuple[bytes, list[str]]] = {
         ["several columns 'rating' (prepare.columns.rating)"],
     ),
     "header with blanks": (b"user_id, book_id, rating\n1, 2, 3\n", ['"book": " book_id", "rating": " rating"']),
-    "not UTF-8, names": (HEADER + b"1,2,3\nbj\xf6rn,2,3\n", ["1 line not in UTF-8: line 3"]),
-    "not UTF-8, another column": (b"user_id,book_id,rating,t\n1,2,3,\xf6\n", ["1 line not in UTF-8: line 2"]),
-    "not UTF-8, the header": (b"user_id,book_id,rating,\xf6\n1,2,3,4\n", ["1 line not in UTF-8: line 1", "latin-1"]),
+    "not UTF-8, names": (HEADER + b"1,2,3\nbj\xf6rn,2,3\n", ["1 line not in UTF-8 (line 3)"]),
+    "not UTF-8, another column": (b"user_id,book_id,rating,t\n1,2,3,\xf6\n", ["1 line not in UTF-8 (line 2)"]),
+    "not UTF-8, the header": (b"user_id,book_id,rating,\xf6\n1,2,3,4\n", ["1 line not in UTF-8 (line 1)", "latin-1"]),
     "NUL byte in an id": (HEADER + b"1,2,3\nx\0,2,3\n", ["1 value with control characters: 'x\\x00' (line 3)"]),
     "NUL bytes alone": (b"\0" * 5000, ["NUL bytes"]),
     "a control character": (HEADER + b"ann\x07a,2,3\n", ["'user_id'", "1 value with control characters", "line 2"]),
     "an archive cut off": (b"PK\x03\x04\x14\0\0\0", ["cut off or damaged"]),
-    "cut-off last line": (HEADER + b"1,2,3\n4,5", ["1 line with fewer than 3 fields: line 3"]),
+    "cut-off last line": (HEADER + b"1,2,3\n4,5", ["1 line with fewer than 3 fields (line 3)"]),
     "last line cut off after a comma": (HEADER + b"1,2,3\n4,5,", ["'rating'", "1 value empty or NaN: '' (line 3)"]),
-    "too few fields": (HEADER + b"1,2,3\n4,5\n6\n1,2,3\n", ["2 lines with fewer than 3 fields: lines 3, 4"]),
-    "too many fields": (HEADER + b"1,2,3\n1,2,4,5\n1,2,3\n", ["1 line with more than 3 fields: line 3"]),
-    "blanks in a line": (HEADER + b"1,2,3\n   \n1,2,3\n", ["fewer than 3 fields: line 3"]),
+    "too few fields": (HEADER + b"1,2,3\n4,5\n6\n1,2,3\n", ["2 lines with fewer than 3 fields (lines 3, 4)"]),
+    "too many fields": (HEADER + b"1,2,3\n1,2,4,5\n1,2,3\n", ["1 line with more than 3 fields (line 3)"]),
+    "blanks in a line": (HEADER + b"1,2,3\n   \n1,2,3\n", ["fewer than 3 fields (line 3)"]),
     "id empty": (HEADER + b"1,2,3\n,2,3\n1,2,3\n", ["'user_id'", "1 value missing: '' (line 3)"]),
     "id missing": (
         HEADER + b"1,2,3\nNaN,2,3\n#N/A,2,3\n",
@@ -187,7 +187,7 @@ REFUSED: dict[str, tuple[bytes, list[str]]] = {
     "a quote left open before many rows": (HEADER + b'1,2,"3\n' + b"1,2,3\n" * 30_000, ["isn't closed", "line 2"]),
     "a very long field in quotes": (
         HEADER + b'1,2,"' + b"x" * (csv.field_size_limit() + 1) + b'"\n1,2,"3\n\n"\n',
-        ["more than 131,072 characters: line"],
+        ["more than 131,072 characters (line"],
     ),
     "a long number that is none": (HEADER + b"1" * 100_000 + b"x,2," + b"0" * 30_000 + b"x\n", ["not a number: '000"]),
 }
@@ -229,7 +229,7 @@ def test_thousands_of_wrong_rows_are_counted_and_the_first_few_named(tmp_path: P
 
 
 def test_refuses_a_missing_file(tmp_path: Path) -> None:
-    assert "doesn't exist; prepare.ratings" in refusal(tmp_path / "no.csv")
+    assert "No such file or directory (see prepare.ratings" in refusal(tmp_path / "no.csv")
     assert "Not a directory" in refusal(write(tmp_path, GOOD) / "no.csv")
     assert "too long" in refusal(tmp_path / ("x" * 300))
 
@@ -247,7 +247,7 @@ def test_refuses_a_file_that_it_may_not_read(tmp_path: Path, monkeypatch: pytest
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "open", deny)  # root may read anything
-    assert refusal(path) == f"{path}: Permission denied"
+    assert f"{path}: Permission denied" in refusal(path)
 
 
 @pytest.mark.parametrize("compress", COMPRESSORS.values(), ids=COMPRESSORS)
