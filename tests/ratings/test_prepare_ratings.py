@@ -35,8 +35,10 @@ def make_settings(on_duplicate: str = "last", per_user: int = 1, per_book: int =
 
 def make_source(rows: list[Row]) -> Source:
     users, books, stars = zip(*rows, strict=True)
-    ids = [pa.array(ids) if isinstance(ids[0], int) else pa.array(ids).dictionary_encode() for ids in (users, books)]
-    return Source(*ids, np.array(stars, np.float32), {})
+    user_ids, book_ids = (
+        pa.array(ids) if isinstance(ids[0], int) else pa.array(ids).dictionary_encode() for ids in (users, books)
+    )
+    return Source(user_ids, book_ids, np.array(stars, np.float32), {})
 
 
 def named(prepared: Prepared) -> list[Row]:
