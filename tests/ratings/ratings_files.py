@@ -1,7 +1,11 @@
 """What the tests of ratings files share: settings, and what was read, as plain rows."""
 
+import io
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from stages.program.params import Prepare
 from stages.ratings.checks import Source
@@ -26,3 +30,10 @@ def prepare_settings(ratings: Path | str, **changes: Any) -> Prepare:
 def rows(source: Source) -> list[Row]:
     """The rows as user, book, stars."""
     return list(zip(source.user_ids.to_pylist(), source.book_ids.to_pylist(), source.stars.tolist(), strict=True))
+
+
+def parquet(columns: dict[str, Any]) -> bytes:
+    """A table as a Parquet file."""
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer)
+    return buffer.getvalue()

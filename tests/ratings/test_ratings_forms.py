@@ -15,7 +15,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.feather
-import pyarrow.parquet as pq
 import pytest
 
 from stages.prepare_ratings import prepare
@@ -24,7 +23,7 @@ from stages.ratings import files
 from stages.ratings.source import read_source
 from stages.ratings.table import write_ratings
 from tests.project import ROOT
-from tests.ratings.ratings_files import prepare_settings, rows
+from tests.ratings.ratings_files import parquet, prepare_settings, rows
 
 SHARED = ROOT.parent / "shared" / "files"
 
@@ -74,12 +73,6 @@ def zipped(**members: str) -> bytes:
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, content in members.items():
             archive.writestr(name, content)
-    return buffer.getvalue()
-
-
-def parquet(table: dict[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(pa.table(table), buffer)
     return buffer.getvalue()
 
 
@@ -283,16 +276,6 @@ def test_a_folder_without_ratings_is_refused(tmp_path: Path) -> None:
     write(tmp_path, {"_SUCCESS": "", ".hidden.csv": "user_id"})
     assert "no files with ratings" in refusal(tmp_path)
     assert "no files with ratings" in refusal(tmp_path / "*.csv")
-
-
-@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
-@pytest.mark.parametrize("chunk", [40, 1 << 22])
-def test_lines_are_numbered_after_quotes_and_blank_lines(
-    line_end: str, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(files, "CHUNK", chunk)
-    lines = ["user_id,book_id,text,rating", "1,2,a,3", "", '1,3,"one', "", 'two ""2"", three",4', "1,4,b,5", "1,5,c,6"]
-    assert "'6' (line 8)" in refusal(write(tmp_path, {"r.csv": line_end.join(lines).encode()}))
 
 
 # --- The same table in every form ---
