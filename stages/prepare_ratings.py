@@ -13,7 +13,7 @@ from stages.engines.cluster import map_on
 from stages.program.errors import StageError, shorten
 from stages.program.params import Params, Prepare
 from stages.program.process import run_stage
-from stages.ratings.checks import PLAIN_NUMBER, Ids, Source, Texts
+from stages.ratings.checks import EXAMPLES, PLAIN_NUMBER, Source
 from stages.ratings.source import read_source
 from stages.ratings.table import Ratings, write_ratings, write_table
 
@@ -60,7 +60,7 @@ def prepare(source: Source, settings: Prepare) -> Prepared:
     rows = len(users) + sum(source.left_out.values())
     steps = [Step("read", rows, len(user_ids), len(book_ids))]
 
-    ratings = settle_duplicates(users, books, source, settings.on_duplicate)
+    ratings = settle_duplicates(Ratings(users, books, source.stars), settings.on_duplicate, user_ids, book_ids)
     steps.append(Step("one rating per user and book", len(ratings), len(user_ids), len(book_ids)))
 
     ratings = enough_ratings(ratings, settings.min_ratings_per_user, settings.min_ratings_per_book)
@@ -83,32 +83,29 @@ def prepare(source: Source, settings: Prepare) -> Prepared:
     )
 
 
-def number_ids(ids: Ids) -> tuple[NDArray[np.int32], pa.Array]:
+def number_ids(ids: pa.Array) -> tuple[NDArray[np.int32], pa.Array]:
     """Number the distinct ids from 0 in ascending order: the number of each row (n,), and the ids by number."""
-    if isinstance(ids, Texts):
-        distinct, index = pa.array(ids.distinct), ids.index
-    elif ids.max() < MOST_GAPS * len(ids):
-        numbers, in_use = close_gaps(ids)
+    if pa.types.is_integer(ids.type) and pc.max(ids).as_py() < MOST_GAPS * len(ids):
+        numbers, in_use = close_gaps(ids.to_numpy())
         return numbers, pa.array(in_use)
-    else:
-        encoded = pa.array(ids).dictionary_encode()
-        distinct, index = encoded.dictionary.cast(pa.int64()), encoded.indices.to_numpy()
-    ascending = pc.sort_indices(distinct).to_numpy()
+    encoded = ids.dictionary_encode()  # as it is, where it is text
+    ascending = pc.sort_indices(encoded.dictionary).to_numpy()
     numbers = np.empty(len(ascending), np.int32)
     numbers[ascending] = np.arange(len(ascending), dtype=np.int32)
-    return numbers[index], distinct.take(pa.array(ascending))
+    distinct = encoded.dictionary.take(pa.array(ascending))
+    return numbers[encoded.indices.to_numpy()], distinct.cast(pa.int64()) if pa.types.is_integer(ids.type) else distinct
 
 
-def settle_duplicates(users: NDArray[np.int32], books: NDArray[np.int32], source: Source, on_duplicate: str) -> Ratings:
+def settle_duplicates(ratings: Ratings, on_duplicate: str, user_ids: pa.Array, book_ids: pa.Array) -> Ratings:
     """One rating for each user and book, sorted by user, then book."""
-    order = order_pairs(users, books)
-    users, books, stars = users[order], books[order], source.stars[order]
+    ratings = ratings[order_pairs(ratings.users, ratings.books)]
+    users, books, stars = ratings.users, ratings.books, ratings.stars
     first = np.append(True, (users[1:] != users[:-1]) | (books[1:] != books[:-1]))
-    last = np.append(first[1:], True)
     if on_duplicate == "error" and not first.all():
-        repeats = np.sort(order[~first])
+        repeats = np.flatnonzero(~first)
+        pairs = [f"user {user_ids[users[row]]}, book {book_ids[books[row]]}" for row in repeats[:EXAMPLES]]
         raise StageError(
-            f"{len(repeats):,} rows rate a book that their user has rated before ({source.where(repeats)}), "
+            f"{len(repeats):,} rows rate a book that their user has rated before ({shorten('; '.join(pairs), 200)}), "
             "and prepare.on_duplicate is error; last, first or mean would settle them"
         )
     if on_duplicate == "mean":
@@ -116,7 +113,7 @@ def settle_duplicates(users: NDArray[np.int32], books: NDArray[np.int32], source
         means = np.add.reduceat(stars, starts, dtype=np.float64) / np.diff(starts, append=len(stars))
         stars = means.astype(np.float32)
     else:
-        stars = stars[last if on_duplicate == "last" else first]
+        stars = stars[np.append(first[1:], True) if on_duplicate == "last" else first]
     return Ratings(users[first], books[first], stars)
 
 

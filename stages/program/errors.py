@@ -12,18 +12,11 @@ class StageError(Exception):
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """'did you mean …?' where a known name is near, and the first names that there are."""
-    names = list(known)
-    near = find_near(name, names)
-    question = f"did you mean {near!r}? " if near else ""
-    return f"{question}known: {list_names(names)}"
-
-
-def find_near(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is near to this one, whatever their case."""
+    """'did you mean …?' where a known name is near, whatever their case, and the first names that there are."""
     by_letters = {known_name.casefold(): known_name for known_name in known}
     near = difflib.get_close_matches(name.casefold(), by_letters, n=1, cutoff=0.7)
-    return by_letters[near[0]] if near else None
+    question = f"did you mean {by_letters[near[0]]!r}? " if near else ""
+    return f"{question}known: {list_names(list(known))}"
 
 
 def list_names(names: list[str]) -> str:

@@ -1,11 +1,10 @@
 """What is checked of every row, whatever kind of file it stands in; what is wrong is collected for one message."""
 
-import itertools
 import math
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -24,21 +23,29 @@ EXACT_FLOATS = 2**53  # from here on a float64 doesn't hold every whole number
 
 MISSING = {*pyarrow.csv.ConvertOptions().null_values, "None", r"\N", "<NA>"}
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?", re.ASCII | re.IGNORECASE)
-WHOLE_NUMBER = re.compile(r"[+-]?\d+(\.0*)?", re.ASCII)
+WHOLE_NUMBER = re.compile(r"\+?\d+(\.0*)?", re.ASCII)
 PLAIN_NUMBER = re.compile(r"0|[1-9]\d{0,18}", re.ASCII)
 POWER_OF_TEN = re.compile(r"[+-]?(\d+\.\d*e[+-]?|\d+e[+-])\d+", re.ASCII | re.IGNORECASE)  # 12e3 may be hexadecimal
 EXCEL_TEXT = re.compile(r'="(.*)"', re.DOTALL)
 CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 
-ID_FAULTS = [
-    "missing; prepare.missing_ids: leave_out would leave such rows out",
-    "in powers of ten; Excel, or a float, has cut longer numbers so: take them from where they are whole",
-    "with control characters",
-]  # -1, -2, -3 in a column's codes; advice after the semicolon
+# What may be wrong with a value; after the semicolon, what to do.
+MISSING_ID = "missing; prepare.missing_ids: leave_out would leave such rows out"
+CUT_ID = "in powers of ten; Excel, or a float, has cut longer numbers so: take them from where they are whole"
+ODD_NUMBER = "negative or fractional"
+UNPRINTABLE = "with control characters"
+NOT_RATED = "not rated"
 NO_NUMBER = "not a number; prepare.rating_words and prepare.not_rated take words"
-ROW = -1  # the place, instead of a column's, of faults that are a whole row's
+NO_RATING = "empty or NaN; prepare.not_rated takes such values too"
+OFF_SCALE = (
+    "off the scale {:g} to {:g}; prepare.rating_scale sets it, prepare.not_rated takes a 0 that means 'not rated'"
+)
+
+ROW = ("user", "book", "rating", "number")
 
 Numbers: TypeAlias = NDArray[np.integer[Any]]
+Finding: TypeAlias = tuple[int, list[int], list[str]]
+"""Of a block's rows that have one fault: how many, the first few numbers, and the first few different values."""
 
 
 class Block(NamedTuple):
@@ -46,102 +53,150 @@ class Block(NamedTuple):
 
     columns: list[pa.Array]
     """User (unless the file is one user's), book, rating: texts or numbers (n,), where null is a missing value."""
-    numbers: Callable[[], Numbers]
+    numbers: Numbers
     """(n,) which line, row or object of the file each is, from 1."""
     broken: dict[int, str]
     """The numbers of what isn't a row, and what is wrong with it."""
-    unit: str = "line"
-    decimal_commas: bool = True
 
-
-@dataclass(frozen=True)
-class Texts:
-    """A column of text: each different text once, and for each row (n,) which of them it holds."""
-
-    distinct: list[str]
-    index: NDArray[np.int32]
-
-
-Ids: TypeAlias = Numbers | Texts
-"""(n,): whole numbers from 0 where all ids of the column are such, else texts as they stand in the files."""
+    @classmethod
+    def of(cls, rows: dict[int, list[str]], width: int, broken: dict[int, str]) -> "Block":
+        """Of rows of text, by their numbers."""
+        columns = [pa.array([row[place] for row in rows.values()], pa.string()) for place in range(width)]
+        return cls(columns, np.array([*rows], np.int64), broken)
 
 
 @dataclass(frozen=True)
 class Source:
     """The checked rows, n of them, in the order of the files."""
 
-    user_ids: Ids
-    book_ids: Ids
+    user_ids: pa.Array
+    """(n,): whole numbers from 0 where all ids of the column are such, else a dictionary of texts as in the files."""
+    book_ids: pa.Array
+    """Likewise."""
     stars: NDArray[np.float32]
     """(n,), finite and on the scale."""
     left_out: dict[str, int]
     """How many more rows the files have, by the reason for which they are left out."""
-    where: Callable[[NDArray[np.intp]], str]
-    """Names the first of some rows (ascending, from 0) as 'lines 3, 17, 201, …'; where `on_duplicate` is `error`."""
 
 
-@dataclass
-class _Finding:
-    """How many rows have one kind of fault, and the first few values and rows."""
+class _Column:
+    """The texts of a column by their codes, and the codes of those that are wrong, by what is wrong with them."""
 
-    count: int = 0
-    values: dict[str, None] = field(default_factory=dict)
-    rows: list[tuple[str, int]] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.texts: dict[int, str] = {}
+        self.faults: defaultdict[str, list[int]] = defaultdict(list)
+
+    def add(self, code: int, text: str, fault: str) -> None:
+        """Take a new text."""
+        self.texts[code] = text
+        if fault:
+            self.faults[fault].append(code)
+
+
+class _Ids(_Column):
+    """A column of ids: plain numbers stand for themselves, codes below 0 for all other texts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pieces: list[Numbers] = [np.array([], np.uint32)]
+        self._codes: dict[str, int] = {}
+
+    def encode(self, column: pa.Array) -> Numbers:
+        """Each row's number or code (n,), uint32 or int64."""
+        numbers = _plain_numbers(column)
+        if numbers is not None:
+            return numbers
+        texts, index = _distinct(column)
+        return np.array([self._code(text) for text in texts], np.int64)[index]
+
+    def _code(self, text: str) -> int:
+        if text not in self._codes:
+            value, fault = _read_id(text)
+            if value != text and not fault:
+                self._codes[text] = self._code(value)
+            elif PLAIN_NUMBER.fullmatch(text) and int(text) < 2**63:
+                self._codes[text] = int(text)
+            else:
+                self._codes[text] = -1 - len(self.texts)
+                self.add(self._codes[text], text, fault)
+        return self._codes[text]
+
+    def take(self, later: "_Ids") -> None:
+        """Go on with the pieces of another column, whose codes are its own."""
+        codes = np.array([self._code(text) for text in later.texts.values()], np.int64)  # of -1, -2, … there
+        for piece in later.pieces:
+            coded = piece < 0
+            self.pieces.append(np.where(coded, codes[np.where(coded, -1 - piece, 0)], piece) if coded.any() else piece)
+
+    def has_names(self) -> bool:
+        """Whether any text is neither missing nor a number."""
+        return not all(text.strip() in MISSING or NUMBER.fullmatch(text.strip()) for text in self.texts.values())
+
+    def finish(self) -> pa.Array:
+        """The ids of all rows: numbers where all are plain, but for blanks around them; else texts."""
+        codes = np.concatenate(self.pieces)
+        self.pieces.clear()  # to free their memory
+        if codes.min(initial=0) >= 0:
+            return pa.array(codes)
+        encoded = pa.array(codes).dictionary_encode()
+        texts = [self.texts.get(code, str(code)) for code in encoded.dictionary.to_pylist()]
+        plain = [text.strip(" \t") for text in texts]
+        if all(PLAIN_NUMBER.fullmatch(text) and int(text) < 2**63 for text in plain):
+            return pa.array([*map(int, plain)]).take(encoded.indices)
+        return pa.DictionaryArray.from_arrays(encoded.indices, texts)
 
 
 class Check:
     """Takes the files' rows block by block, keeps what is to be kept, and collects what is wrong."""
 
-    def __init__(self, settings: Prepare, several: bool) -> None:
+    def __init__(self, settings: Prepare) -> None:
         self._settings = settings
-        self._several = several
-        self._scale = np.array(settings.rating_scale, np.float32)
+        self._lowest, self._highest = np.array(settings.rating_scale, np.float32)
         self._not_rated = {value.strip() if isinstance(value, str) else float(value) for value in settings.not_rated}
         self._ids = (_Ids(), _Ids())
-        self._stars: list[NDArray[np.float32]] = []
-        self._rows: list[tuple[str, Numbers]] = []
+        self._stars = [np.array([], np.float32)]
         self._left_out: Counter[str] = Counter()
-        self._findings: dict[tuple[int, str], _Finding] = {}
-        self._labels: Sequence[str] = ()
+        self._labels: list[str] = []
+        self._findings: defaultdict[tuple[Path, str, str, str], list[Finding]] = defaultdict(list)
 
-    def add(self, path: Path, block: Block, labels: Sequence[str]) -> None:
-        """Check a block's rows; leave out what the settings say. `labels` name the three columns in messages."""
+    def add(self, block: Block, path: Path, unit: str, labels: list[str]) -> None:
+        """Check a block's rows; leave out what the settings say.
+
+        Args:
+            block: the rows.
+            path: the file, for messages.
+            unit: what the rows' numbers count: lines, rows or objects.
+            labels: what messages call the three columns.
+        """
         self._labels = labels
-        unit = f"{path.name} {block.unit}" if self._several else block.unit
         for number, fault in block.broken.items():
-            self._refuse(ROW, fault, 1, [(unit, number)])
-        one_user = [pa.repeat(path.name.partition(".")[0], len(block.columns[0]))] if len(block.columns) == 2 else []
-        table = pa.RecordBatch.from_arrays([*one_user, *block.columns], ["user", "book", "rating"])
-        texts, index = _distinct(table["rating"])
-        ratings = [self._read_rating(text, block.decimal_commas) for text in texts]
-        kept = np.array([rating is not None for rating in ratings], np.bool_)[index]
-        table, index = _keep(kept, table, index)
-        self._left_out["not rated"] += len(kept) - len(index)
+            self._findings[path, unit, "", fault].append((1, [number], []))
 
-        ids = [column.read(array) for column, array in zip(self._ids, table.columns, strict=False)]
+        users, books, ratings = *self._ids, _Column()
+        texts, index = _distinct(block.columns[2])
+        stars = np.empty(len(texts), np.float32)
+        for code, text in enumerate(texts):
+            stars[code], fault = self._read_rating(text)
+            ratings.add(code, text, fault)
+        rows = pa.RecordBatch.from_arrays([*block.columns[:2], index, block.numbers], ROW)
+        rows = self._leave_out(rows, "not rated", "rating", ratings.faults[NOT_RATED])
+
+        columns = [users.encode(rows["user"]), books.encode(rows["book"]), rows["rating"], rows["number"]]
+        rows = pa.RecordBatch.from_arrays(columns, ROW)
         if self._settings.missing_ids == "leave_out":
-            known = ~(_is(ids[0], [-1]) | _is(ids[1], [-1]))
-            table, index, *ids = _keep(known, table, index, *ids)
-            self._left_out["without a user or a book"] += len(known) - len(index)
-            kept[kept] = known
+            rows = self._leave_out(rows, "without a user or a book", "user", users.faults[MISSING_ID])
+            rows = self._leave_out(rows, "without a user or a book", "book", books.faults[MISSING_ID])
 
-        wrong: dict[tuple[int, str], NDArray[np.bool_]] = {}
-        for fault in {rating for rating in ratings if isinstance(rating, str)}:
-            wrong[2, fault] = np.array([rating == fault for rating in ratings])[index]
-        for place, column in enumerate(self._ids):
-            wrong |= {(place, fault): _is(ids[place], [-1 - code]) for code, fault in enumerate(ID_FAULTS)}
-            wrong |= {(place, fault): _is(ids[place], codes) for fault, codes in column.odd_numbers.items()}
-            column.pieces.append(ids[place])
-        for (place, fault), has_it in wrong.items():
-            if has_it.any():
-                rows = np.flatnonzero(has_it)
-                values = table[place].take(pa.array(rows)).unique()[:EXAMPLES].to_pylist()
-                numbers = block.numbers()[kept][rows[: EXAMPLES + 1]].tolist()
-                self._refuse(place, fault, len(rows), [(unit, number) for number in numbers], map(_as_text, values))
-        stars = np.array([rating if isinstance(rating, float) else np.nan for rating in ratings], np.float32)
-        self._stars.append(stars[index])
-        if self._settings.on_duplicate == "error":
-            self._rows.append((unit, block.numbers()[kept]))
+        for label, column, codes in zip(labels, (users, books, ratings), map(np.asarray, rows), strict=False):
+            for fault, wrong_codes in column.faults.items():
+                wrong = np.flatnonzero(np.isin(codes, wrong_codes))
+                if len(wrong):
+                    numbers = rows["number"].take(pa.array(wrong[: EXAMPLES + 1])).to_pylist()
+                    values = [column.texts[code] for code in dict.fromkeys(codes[wrong].tolist())]
+                    self._findings[path, unit, label, fault].append((len(wrong), numbers, values[:EXAMPLES]))
+        users.pieces.append(rows["user"].to_numpy())
+        books.pieces.append(rows["book"].to_numpy())
+        self._stars.append(stars[rows["rating"].to_numpy()])
 
     def take(self, later: "Check") -> None:
         """Go on as if this check had taken the blocks, too, that a later one has taken of other files."""
@@ -149,155 +204,65 @@ class Check:
         for column, of_later in zip(self._ids, later._ids, strict=True):
             column.take(of_later)
         self._stars += later._stars
-        self._rows += later._rows
         self._left_out += later._left_out
-        for (place, fault), finding in later._findings.items():
-            self._refuse(place, fault, finding.count, finding.rows, finding.values)
+        self._findings |= later._findings
 
-    def _read_rating(self, text: str, decimal_commas: bool) -> float | str | None:
-        """Stars, or what is wrong, or None for no rating."""
+    def _leave_out(self, rows: pa.RecordBatch, reason: str, column: str, codes: list[int]) -> pa.RecordBatch:
+        out = np.isin(rows[column], codes)
+        self._left_out[reason] += int(out.sum())
+        return rows.filter(pa.array(~out)) if out.any() else rows
+
+    def _read_rating(self, text: str) -> tuple[float, str]:
+        """Stars, and what is wrong."""
         text = text.strip()
-        number = text.replace(",", ".") if decimal_commas else text
+        number = text.replace(",", ".")
         stars = self._settings.rating_words.get(text, float(number) if NUMBER.fullmatch(number) else math.nan)
         if text in self._not_rated or stars in self._not_rated:
-            return None
+            return math.nan, NOT_RATED
         if math.isnan(stars):
-            return "empty or NaN" if text in MISSING else NO_NUMBER
-        if self._scale[0] <= np.float32(stars) <= self._scale[1]:
-            return float(stars)
-        off = f"off the scale {self._scale[0]:g} to {self._scale[1]:g} (prepare.rating_scale)"
-        return "infinite" if math.isinf(stars) else off
-
-    def _refuse(
-        self, place: int, fault: str, count: int, rows: list[tuple[str, int]], values: Iterable[str] = ()
-    ) -> None:
-        finding = self._findings.setdefault((place, fault), _Finding())
-        finding.count += count
-        finding.values |= dict.fromkeys(values)
-        if len(finding.rows) <= EXAMPLES:
-            finding.rows += rows
-
-    def finish(self) -> Source:
-        """All rows that were kept."""
-        users, books = (column.finish() for column in self._ids)
-        stars = np.concatenate([np.array([], np.float32), *self._stars])
-        self._stars.clear()
-        left_out = {reason: count for reason, count in self._left_out.items() if count}
-        return Source(users, books, stars, left_out, self._where)
+            return stars, NO_RATING if text in MISSING else NO_NUMBER
+        on_scale = self._lowest <= np.float32(stars) <= self._highest
+        return stars, "" if on_scale else OFF_SCALE.format(self._lowest, self._highest)
 
     def problems(self) -> Iterator[str]:
-        """What is wrong, a line for each kind of fault."""
-        for (place, fault), finding in sorted(self._findings.items(), key=lambda item: item[0]):
-            rows, plural = _name(finding.rows), "s" if finding.count > 1 else ""
-            kind, then, advice = fault.partition("; ")
-            if place == ROW:
-                yield f"{finding.count:,} {finding.rows[0][0].split()[-1]}{plural} {kind}: {rows}{then}{advice}"
-            elif place == 2 or not (self._ids[place].has_names and fault in self._ids[place].odd_numbers):
-                values = ", ".join(shorten(repr(value)) for value in list(finding.values)[:EXAMPLES])
-                if place == 2 and "0" in finding.values:
-                    then, advice = "; ", "if 0 means not rated, set prepare.not_rated: [0]"
-                of = f"column {self._labels[place]}: {finding.count:,} value{plural}"
-                yield f"{of} {kind}: {values} ({rows}){then}{advice}"
+        """What is wrong, a line for each file and kind of fault."""
+        with_names = [label for label, ids in zip(self._labels, self._ids, strict=False) if ids.has_names()]
+        for (path, unit, label, fault), findings in self._findings.items():
+            if fault == ODD_NUMBER and label in with_names:
+                continue  # among names they are names
+            count = sum(count for count, _, _ in findings)
+            rows = [f"{number:,}" for _, numbers, _ in findings for number in numbers]
+            values = [repr(value) for value in dict.fromkeys(value for *_, values in findings for value in values)]
+            kind, semicolon, advice = fault.partition("; ")
+            subject = f"{label}: {count:,} value" if label else f"{count:,} {unit}"
+            examples = ": " + ", ".join(map(shorten, values[:EXAMPLES])) if label else ""
+            where = f"{unit}{'s' * (len(rows) > 1)} {', '.join(rows[:EXAMPLES])}{', …' * (len(rows) > EXAMPLES)}"
+            yield f"{path}: {subject}{'s' * (count > 1)} {kind}{examples} ({where}){semicolon}{advice}"
 
-    def _where(self, rows: NDArray[np.intp]) -> str:
-        ends = np.cumsum([len(numbers) for _, numbers in self._rows])
-        found = []
-        for row in rows[: EXAMPLES + 1]:
-            block = np.searchsorted(ends, row, side="right")
-            unit, numbers = self._rows[block]
-            found.append((unit, int(numbers[row - ends[block]])))  # counted from the block's end
-        return _name(found)
+    def finish(self) -> Source:
+        """All rows that were kept, where nothing is wrong."""
+        users, books = (column.finish() for column in self._ids)
+        return Source(users, books, np.concatenate(self._stars), dict(+self._left_out))
 
 
-def _name(rows: list[tuple[str, int]]) -> str:
-    """Rows as people find them: 'line 3', 'lines 3, 17, 201, …', 'a.csv lines 3, 17, b.csv line 5'."""
-    groups = []
-    for unit, group in itertools.groupby(rows[:EXAMPLES], key=lambda row: row[0]):
-        numbers = [f"{number:,}" for _, number in group]
-        groups.append(f"{unit}{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}")
-    return ", ".join(groups) + (", …" if len(rows) > EXAMPLES else "")
+def _distinct(column: pa.Array) -> tuple[list[str], NDArray[np.int32]]:
+    """Each different value as text, and for each row (n,) which of them it is."""
+    encoded = column.dictionary_encode("encode")
+    return [as_text(value) for value in encoded.dictionary.to_pylist()], encoded.indices.to_numpy()
 
 
-class _Ids:
-    """A column of ids in pieces: whole numbers (uint32, int64) where all of one are, else codes (int32) of texts."""
-
-    def __init__(self) -> None:
-        self.pieces: list[NDArray[Any]] = []
-        self.has_names = False
-        self.odd_numbers: dict[str, list[int]] = {}
-        """The codes of negative and fractional numbers, by their fault; where there are names, they are names too."""
-        self._texts: list[str] = []
-        self._codes: dict[str, int] = {}
-
-    def read(self, ids: pa.Array) -> NDArray[Any]:
-        """The ids (n,) themselves or their codes, below 0 for what is wrong."""
-        numbers = _plain_numbers(ids)
-        if numbers is not None:
-            return numbers
-        texts, index = _distinct(ids)
-        return np.array([self._code(text) for text in texts], np.int32)[index]
-
-    def take(self, later: "_Ids") -> None:
-        """The column goes on with the pieces of another, whose codes are its own."""
-        codes = np.array([*map(self._code, later._texts), *range(-len(ID_FAULTS), 0)], np.int32)
-        self.pieces += [codes[piece] if _is_coded(piece) else piece for piece in later.pieces]
-
-    def _code(self, text: str) -> int:
-        if text not in self._codes:
-            wrapped = EXCEL_TEXT.fullmatch(text)
-            self._codes[text] = self._code(wrapped[1]) if wrapped else self._new_code(text)
-        return self._codes[text]
-
-    def _new_code(self, text: str) -> int:
-        stripped = text.strip()
-        faults = (
-            not stripped or stripped in MISSING,
-            POWER_OF_TEN.fullmatch(stripped),
-            CONTROL_CHARACTER.search(stripped),
-        )
-        if any(faults):
-            return -1 - [bool(fault) for fault in faults].index(True)
-        self._texts.append(text)
-        code = len(self._texts) - 1
-        if not NUMBER.fullmatch(stripped):
-            self.has_names = True
-        elif not WHOLE_NUMBER.fullmatch(stripped):
-            self.odd_numbers.setdefault("not a whole number", []).append(code)
-        elif stripped.startswith("-") and stripped.strip("-0."):
-            self.odd_numbers.setdefault("negative", []).append(code)
-        return code
-
-    def finish(self) -> Ids:
-        """The whole column: numbers where all of it is, else texts."""
-        pieces, self.pieces = self.pieces, []  # to free their memory
-        used = np.zeros(len(self._texts) + len(ID_FAULTS), np.bool_)  # faults count from the end
-        for piece in filter(_is_coded, pieces):
-            used[piece] = True
-        plain = [text.strip(" \t") if use else "0" for text, use in zip(self._texts, used, strict=False)]
-        if all(PLAIN_NUMBER.fullmatch(text) and int(text) < 2**63 for text in plain):
-            numbers = np.array([*map(int, plain), *[0] * len(ID_FAULTS)], np.int64)
-            return np.concatenate([numbers[piece] if _is_coded(piece) else piece for piece in pieces] or [numbers[:0]])
-        for place, piece in enumerate(pieces):
-            if not _is_coded(piece):
-                distinct, index = np.unique(piece, return_inverse=True)
-                pieces[place] = np.array([self._code(str(number)) for number in distinct], np.int32)[index]
-        index = np.concatenate(pieces)
-        used = np.bincount(index[index >= 0], minlength=len(self._texts)) > 0
-        codes = np.append(np.cumsum(used) - 1, [-3, -2, -1]).astype(np.int32)
-        return Texts([text for text, use in zip(self._texts, used, strict=True) if use], codes[index])
-
-
-def _is_coded(piece: NDArray[Any]) -> bool:
-    return piece.dtype == np.int32
-
-
-def _is(ids: NDArray[Any], codes: list[int]) -> NDArray[np.bool_]:
-    """Which ids (n,) have one of these codes."""
-    return np.isin(ids, codes) if _is_coded(ids) else np.zeros(len(ids), np.bool_)
-
-
-def _keep(kept: NDArray[np.bool_], table: pa.RecordBatch, *arrays: NDArray[Any]) -> tuple[Any, ...]:
-    return (table, *arrays) if kept.all() else (table.filter(pa.array(kept)), *(array[kept] for array in arrays))
+def _read_id(text: str) -> tuple[str, str]:
+    """The id without Excel's wrapping, and what is wrong."""
+    wrapped = EXCEL_TEXT.fullmatch(text)
+    text = wrapped[1] if wrapped else text
+    stripped = text.strip()
+    if stripped in MISSING:
+        return text, MISSING_ID
+    if POWER_OF_TEN.fullmatch(stripped):
+        return text, CUT_ID
+    if CONTROL_CHARACTER.search(stripped):
+        return text, UNPRINTABLE
+    return text, ODD_NUMBER if NUMBER.fullmatch(stripped) and not WHOLE_NUMBER.fullmatch(stripped) else ""
 
 
 def _plain_numbers(ids: pa.Array) -> NDArray[Any] | None:
@@ -317,16 +282,18 @@ def _plain_numbers(ids: pa.Array) -> NDArray[Any] | None:
     return np.asarray(numbers, np.uint32 if highest < 2**32 else np.int64)
 
 
-def _distinct(values: pa.Array) -> tuple[list[str], NDArray[np.int32]]:
-    """Each different value as text, and for each row (n,) which of them it is."""
-    encoded = values.dictionary_encode("encode")
-    return [_as_text(value) for value in encoded.dictionary.to_pylist()], encoded.indices.to_numpy()
+def as_text(value: Any) -> str:
+    """As a CSV file has it: 4 for 4.0, and powers of ten where a float doesn't hold all of a number's digits.
 
-
-def _as_text(value: Any) -> str:
-    """As a CSV file has it: 4 for 4.0, and powers of ten where a float doesn't hold all of a number's digits."""
+    Raises:
+        TypeError: it is no plain value.
+    """
+    if isinstance(value, str):
+        return value
     if isinstance(value, float) and value.is_integer():
         return f"{value:.0f}" if abs(value) < EXACT_FLOATS else f"{value:e}"
     if isinstance(value, Decimal) and value == value.to_integral_value():
         return f"{value:.0f}"
+    if isinstance(value, dict | list):
+        raise TypeError
     return "" if value is None else str(value)

@@ -1,63 +1,58 @@
 """Ratings as CSV and its relatives: lines of fields between which stands a comma, or something else.
 
-Where each line is a row, as nearly everywhere, pyarrow reads it. Where line breaks stand within quotes, or a quote is
-left open, Python's own reader takes row by row: slower, but it knows the strict grammar and each row's line.
+Where each line is a row, as nearly everywhere, pyarrow reads it. Elsewhere Python's own reader takes row by row:
+slower, but it knows the strict grammar and each row's line.
 """
 
-import collections
-import contextlib
 import csv
 import io
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from stages.program.errors import StageError
 from stages.program.params import Prepare
-from stages.ratings.checks import Block, Numbers
+from stages.ratings.checks import Block
 from stages.ratings.files import Chunk, read_chunks
 
 HEAD = 1 << 16  # bytes by which the separator and the columns are found
 SAMPLE = 20  # rows, likewise
 SEPARATORS = (",", "\t", ";", "|", "::", " ")
 DOUBLE_COLON = "\x1f"  # stands for `::`, which is longer than the one character that readers of CSV take
+UNCLOSED = f"with a quote that isn't closed, or a field of more than {csv.field_size_limit():,} characters"
 
 
 class CsvFile:
     """A text file of separated fields."""
 
+    unit = "line"
+
     def __init__(self, path: Path, settings: Prepare) -> None:
-        self._chunks = read_chunks(path, settings.encoding)
-        self._first = next(self._chunks)
-        head = self._first.data[:HEAD].decode("utf-8", "replace")
+        chunks = read_chunks(path, settings.encoding)
+        first = next(chunks)
+        head = first.data[:HEAD].decode("utf-8", "replace")
         self.separator = _find_separator(head, settings)
         self._delimiter = self.separator.replace("::", DOUBLE_COLON)
-        row = next(_read_head(head, self.separator), None)
-        if row is None:
-            raise StageError(f"{path}: its first line is no row: it is very long, or has a quote that isn't closed")
+        self._chunks: Iterator[Chunk] = itertools.chain([first], chunks)
+        if self.separator == "::":
+            self._chunks = map(_replace_colons, self._chunks)
+        row = next(_read_head(head, self.separator), [])
         self._width, self._header = len(row), settings.header
         self.names = row if settings.header else [str(number + 1) for number in range(len(row))]
 
-    def blocks(self, places: list[int]) -> Iterator[Block]:
-        """The columns at some places, from 0."""
-        for chunk in itertools.chain([self._first], self._chunks):
-            yield self._read_fast(chunk, places) or self._read_carefully(chunk, places)
-
-    def _data(self, chunk: Chunk) -> bytes:
-        return chunk.data.replace(b"::", DOUBLE_COLON.encode()) if self.separator == "::" else chunk.data
+    def blocks(self, names: list[str]) -> Iterator[Block]:
+        """Some columns, as text."""
+        places, header = [self.names.index(name) for name in names], self._header
+        for chunk in self._chunks:
+            columns, numbers, broken = self._read_fast(chunk, places) or self._read_carefully(chunk, places)
+            yield Block([column[header:] for column in columns], numbers[header:], broken)
+            header = False
 
     def _read_fast(self, chunk: Chunk, places: list[int]) -> Block | None:
-        """None where lines and rows differ."""
-        data, wrong = self._data(chunk), {}
-
-        def skip(row: pyarrow.csv.InvalidRow) -> str:
-            wrong[row.number - 1] = self._width_fault(row.actual_columns)
-            return "skip"
-
+        """None where lines and rows differ, or a row has too few or too many fields."""
+        data, lines = chunk.data, chunk.lines()
         wanted = [str(place) for place in places]
         types = dict.fromkeys(wanted, pa.string())
         names = [str(place) for place in range(self._width)]
@@ -65,74 +60,53 @@ class CsvFile:
             table = pyarrow.csv.read_csv(
                 pa.BufferReader(data),
                 pyarrow.csv.ReadOptions(block_size=len(data) + 1, column_names=names, use_threads=False),
-                pyarrow.csv.ParseOptions(delimiter=self._delimiter, invalid_row_handler=skip),
+                pyarrow.csv.ParseOptions(delimiter=self._delimiter),
                 pyarrow.csv.ConvertOptions(column_types=types, include_columns=wanted, strings_can_be_null=False),
             )
         except pa.ArrowInvalid:
             return None
-        count = len(table) + len(wrong)
-        if not chunk.has_lines(count) or (b'"' in data and _ends_in_quotes(data)):
+        if len(table) != len(lines) or (b'"' in data and data.rstrip(b"\n").rpartition(b"\n")[2].count(b'"') % 2):
             return None
-        if count - 1 in wrong and not data.endswith((b"\n", b"\r")):
-            wrong[count - 1] = "cut off at the end of the file"
-        header = int(self._header and chunk.first == 1)
-        lines = chunk.lines() if wrong else np.array([])
-        broken = chunk.undecodable | {int(lines[row]): fault for row, fault in wrong.items()}
-        columns = [column.combine_chunks() for column in table.slice(header).columns]
-        return self._block(columns, lambda: np.delete(chunk.lines(), list(wrong))[header:], broken)
+        return Block([column.combine_chunks() for column in table.columns], lines, chunk.undecodable)
 
     def _read_carefully(self, chunk: Chunk, places: list[int]) -> Block:
         """Row by row; into the next chunk, where a row goes on there."""
-        broken = {**chunk.undecodable}
         rows: dict[int, list[str]] = {}
-        lines = collections.deque(self._data(chunk).splitlines(keepends=True))
+        broken: dict[int, str] = {}
+        fed = 0
 
         def feed() -> Iterator[str]:
-            while True:
-                while lines:
-                    yield lines.popleft().decode()
-                more = next(self._chunks, None)
-                if more is None:
-                    return
-                broken.update(more.undecodable)
-                lines.extend(self._data(more).splitlines(keepends=True))
+            nonlocal fed
+            for part in itertools.chain([chunk], self._chunks):
+                broken.update(part.undecodable)
+                lines = part.data.splitlines(keepends=True)
+                fed += len(lines)
+                yield from map(bytes.decode, lines)
 
         reader = csv.reader(feed(), delimiter=self._delimiter, strict=True)
-        while lines:
+        while reader.line_num < fed or not fed:
             number = chunk.first + reader.line_num
             try:
                 row = next(reader)
-            except csv.Error as error:
-                one_line = chunk.first + reader.line_num == number + 1
-                long = one_line and "limit" in str(error)
-                broken[number] = "with a very long field" if long else "with a quote that isn't closed"
+            except csv.Error:
+                broken[number] = UNCLOSED
                 continue
             if len(row) == self._width:
-                rows[number] = row
+                rows[number] = [row[place] for place in places]
             elif row:
-                broken[number] = self._width_fault(len(row))
-        if self._header and chunk.first == 1:
-            rows.pop(next(iter(rows), 0), None)
-        columns = [pa.array([row[place] for row in rows.values()], pa.string()) for place in places]
-        return self._block(columns, lambda: np.array(list(rows), np.int64), broken)
-
-    def _block(self, columns: list[pa.Array], lines: Callable[[], Numbers], broken: dict[int, str]) -> Block:
-        return Block(columns, lines, broken, decimal_commas=self.separator != ",")
-
-    def _width_fault(self, fields: int) -> str:
-        return f"with {'fewer' if fields < self._width else 'more'} than {self._width} fields"
+                few = len(row) < self._width
+                broken[number] = f"with {'fewer' if few else 'more'} than {self._width} fields"
+        return Block.of(rows, len(places), broken)
 
 
-def _ends_in_quotes(data: bytes) -> bool:
-    """Whether the last line has a quote without its pair."""
-    return bool(data[data.rstrip(b"\r\n").rfind(b"\n") + 1 :].count(b'"') % 2)
+def _replace_colons(chunk: Chunk) -> Chunk:
+    return chunk._replace(data=chunk.data.replace(b"::", DOUBLE_COLON.encode()))
 
 
 def _read_head(head: str, separator: str) -> Iterator[list[str]]:
-    """The rows at a file's beginning, as far as they can be read, without blank ones."""
-    text = io.StringIO(head.replace("::", DOUBLE_COLON) if separator == "::" else head, newline="")
-    with contextlib.suppress(csv.Error):
-        yield from filter(None, csv.reader(text, delimiter=separator.replace("::", DOUBLE_COLON)))
+    """The rows at a file's beginning, without blank ones."""
+    delimiter = separator.replace("::", DOUBLE_COLON)
+    return filter(None, csv.reader(io.StringIO(head.replace(separator, delimiter)), delimiter=delimiter))
 
 
 def _find_separator(head: str, settings: Prepare) -> str:
@@ -140,12 +114,10 @@ def _find_separator(head: str, settings: Prepare) -> str:
     if settings.separator != "auto":
         return settings.separator.replace(r"\t", "\t")
     names = {name for _, name in settings.columns if isinstance(name, str)}
-    widths = {}
-    for separator in SEPARATORS:
+
+    def fit(separator: str) -> tuple[bool, float]:
         rows = list(itertools.islice(_read_head(head, separator), SAMPLE))
-        if rows and names and names <= set(rows[0]):
-            return separator
-        widths[separator] = min(map(len, rows), default=0)
-    blanks = widths.pop(" ")
-    likely = max(widths, key=widths.__getitem__)
-    return " " if widths[likely] == 1 < blanks else likely
+        width = min(map(len, rows), default=0)
+        return bool(rows and names and names <= {*rows[0]}), min(width, 1.5) if separator == " " else width
+
+    return max(SEPARATORS, key=fit)

@@ -28,29 +28,26 @@ OTHER_KINDS = {
     **{b"\x80\x04\x95": "a Python pickle", b"7z\xbc\xaf": "a 7z archive", b"Rar!": "a rar archive"},
     **{b"<": "a page in HTML or XML (which asked to log in?)"},
 }
+NOT_UTF_8 = "not in UTF-8; prepare.encoding: latin-1 would read it, or cp1252 where it comes from Windows"
 ADVICE = "; take the ratings out of it, as CSV, JSON lines or Parquet"
-ASCII_LIKE = {"utf-8", "utf8", "ascii", "latin-1", "cp1252"}  # in which ASCII needs no second look
 
 
 class Chunk(NamedTuple):
     """Whole lines of a text file."""
 
-    data: bytes  # in UTF-8
-    first: int  # the first line's number, from 1
-    ends: int  # how many line ends there are: CR, LF and CRLF count one
-    undecodable: dict[int, str]  # the numbers of lines that had to be read as Latin-1, and what to say of them
+    data: bytes
+    """In UTF-8; whatever the file's line ends, LF here."""
+    first: int
+    """The first line's number, from 1."""
+    undecodable: dict[int, str]
+    """The numbers of lines that aren't in UTF-8, and what to say of them."""
 
     def lines(self) -> NDArray[np.intp]:
-        """The number of each line that isn't blank."""
-        characters = np.frombuffer(self.data, np.uint8)
-        lf, cr = characters == ord("\n"), characters == ord("\r")
-        ends = np.flatnonzero(lf | (cr & ~np.append(lf[1:], False)))
-        starts = np.flatnonzero(~(lf | cr) & np.append(True, (lf | cr)[:-1]))
-        return self.first + np.searchsorted(ends, starts)
-
-    def has_lines(self, count: int) -> bool:
-        """Whether so many lines aren't blank."""
-        return count == self.ends + (not self.data.endswith((b"\n", b"\r"))) or count == len(self.lines())
+        """The number of each line that isn't blank (n,)."""
+        if not self.data.startswith(b"\n") and b"\n\n" not in self.data:
+            return np.arange(self.first, self.first + self.data.count(b"\n") + (not self.data.endswith(b"\n")))
+        ends = np.flatnonzero(np.frombuffer(b"\n" + self.data, np.uint8) == ord("\n"))
+        return self.first + np.flatnonzero(np.diff(ends, append=len(self.data) + 1) > 1)
 
 
 def find_files(settings: Prepare) -> list[Path]:
@@ -75,7 +72,7 @@ def find_files(settings: Prepare) -> list[Path]:
 
 
 def recognise(path: Path, encoding: str) -> str:
-    """See by its first bytes whether a file is csv, json or parquet.
+    """See by its first bytes whether a file is CSV, JSON lines, a JSON array or Parquet.
 
     Raises:
         StageError: it is empty, or of another kind; the message names it.
@@ -86,19 +83,23 @@ def recognise(path: Path, encoding: str) -> str:
     if other or head[257:262] == b"ustar":
         raise StageError(f"{path} is {other or 'a tar archive'}{ADVICE}")
     if head.startswith(b"PAR1"):
-        return "parquet"
-    if head.count(b"\0") > len(head) // 8 and not encoding.lower().startswith(("utf-16", "utf-32", "utf16", "utf32")):
-        if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            raise StageError(f"{path} is text in UTF-16; set prepare.encoding: utf-16")
-        raise StageError(f"{path} is neither CSV, JSON nor Parquet: it holds NUL bytes (or is it in utf-16-le?)")
+        return "Parquet"
+    if "\n".encode(encoding) == b"\n" and head.count(b"\0") > len(head) // 8:
+        marked = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        advice = "is text in UTF-16; set" if marked else "holds NUL bytes; if it is text in UTF-16 without a mark, set"
+        raise StageError(f"{path} {advice} prepare.encoding: {'utf-16' if marked else 'utf-16-le'}")
     text = head.lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n")
     if not text:
         raise StageError(f"{path} is empty")
-    return "json" if text.startswith((b"{", b"[")) else "csv"
+    return {b"{": "JSON lines", b"[": "JSON array"}.get(text[:1], "CSV")
 
 
 def open_file(path: Path) -> Any:
-    """A file's bytes, decompressed."""
+    """A file's bytes, decompressed.
+
+    Raises:
+        StageError: it is an archive that doesn't hold just one file.
+    """
     with path.open("rb") as file:
         first = file.read(6)
     compression = next((name for magic, name in COMPRESSIONS.items() if first.startswith(magic)), None)
@@ -108,14 +109,13 @@ def open_file(path: Path) -> Any:
         return pa.input_stream(str(path), compression=compression)
     archive = zipfile.ZipFile(path)
     members = [member for member in archive.infolist() if not member.is_dir() and "__MACOSX" not in member.filename]
-    names = [member.filename for member in members]
-    if "[Content_Types].xml" in names:
+    if any(member.filename == "[Content_Types].xml" for member in members):
         raise StageError(f"{path} is an Excel workbook (.xlsx), or another office file{ADVICE}")
-    if len(names) != 1 or members[0].flag_bits & 1:
-        locked = "with a password" if len(names) == 1 else f"of {len(names)} files"
-        listed = ", ".join(shorten(repr(name)) for name in names[:10])
-        raise StageError(f"{path} is a zip archive {locked} ({listed}); unpack it, and name the file with the ratings")
-    return archive.open(names[0])
+    if len(members) != 1:
+        names = ", ".join(shorten(repr(member.filename)) for member in members[:10])
+        found = f"a zip archive of {len(members)} files ({names})"
+        raise StageError(f"{path} is {found}; unpack it, and name the file with the ratings")
+    return archive.open(members[0])
 
 
 def read_chunks(path: Path, encoding: str) -> Iterator[Chunk]:
@@ -123,37 +123,27 @@ def read_chunks(path: Path, encoding: str) -> Iterator[Chunk]:
 
     Raises:
         StageError: a line is far too long.
-        UnicodeDecodeError: the text isn't in its encoding, and that isn't one whose lines can be told apart.
+        UnicodeDecodeError: the text isn't in its encoding, and that isn't UTF-8.
     """
     rest, first = b"", 1
     with open_file(path) as file:
-        stream = file
-        if "\n".encode(encoding) != b"\n":
-            stream, encoding = pa.transcoding_input_stream(pa.PythonFile(file), encoding, "utf-8"), "utf-8"
+        in_utf_8 = codecs.lookup(encoding).name == "utf-8"
+        stream = file if in_utf_8 else pa.transcoding_input_stream(pa.PythonFile(file), encoding, "utf-8")
         while block := stream.read(CHUNK) or rest:
             data = rest + block if block is not rest else rest
-            cut = data.rfind(b"\n") + 1 or data.rfind(b"\r", 0, -1) + 1 if block is not rest else len(data)
+            cut = max(data.rfind(b"\n"), data.rfind(b"\r", 0, -1)) + 1 if block is not rest else len(data)
             data, rest = data[:cut], data[cut:]
+            if b"\r" in data:
+                data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+            undecodable = {}
+            try:
+                data.decode()
+            except UnicodeDecodeError:
+                lines = data.decode(errors="replace").split("\n")
+                undecodable = {number: NOT_UTF_8 for number, line in enumerate(lines, first) if "\ufffd" in line}
+                data = "\n".join(lines).encode()
             if data:
-                text, undecodable = _decode(data, encoding, first)
-                ends = data.count(b"\n") + (data.count(b"\r") - data.count(b"\r\n") if b"\r" in data else 0)
-                yield Chunk(text.removeprefix(codecs.BOM_UTF8) if first == 1 else text, first, ends, undecodable)
-                first += ends
+                yield Chunk(data.removeprefix(codecs.BOM_UTF8) if first == 1 else data, first, undecodable)
+                first += data.count(b"\n")
             if len(rest) > LONGEST_LINE:
                 raise StageError(f"{path}: line {first:,} is longer than {LONGEST_LINE:,} bytes: is it a ratings file?")
-
-
-def _decode(data: bytes, encoding: str, first: int) -> tuple[bytes, dict[int, str]]:
-    if encoding.lower() in ASCII_LIKE and data.isascii():
-        return data, {}
-    try:
-        return data.decode(encoding).encode(), {}
-    except UnicodeError:
-        wrong: dict[int, str] = {}
-        for number, line in enumerate(data.splitlines(), first):
-            try:
-                line.decode(encoding).encode()
-            except UnicodeError:  # where Windows has quotes and dashes, Latin-1 has control characters
-                likely = "cp1252" if any(0x80 <= byte < 0xA0 for byte in line) else "latin-1"
-                wrong[number] = f"not in {encoding.upper()}; prepare.encoding: {likely} would read it"
-        return data.decode("latin-1").encode(), wrong

@@ -1,10 +1,14 @@
 """What the tests of ratings files share: settings, and what was read, as plain rows."""
 
+import io
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from stages.program.params import Prepare
-from stages.ratings.checks import Ids, Source, Texts
+from stages.ratings.checks import Source
 
 Row = tuple[Any, Any, float]
 COLUMNS = {"user": "user_id", "book": "book_id", "rating": "rating"}
@@ -23,11 +27,13 @@ def prepare_settings(ratings: Path | str, **changes: Any) -> Prepare:
     return Prepare.model_validate(settings | changes)
 
 
-def values(ids: Ids) -> list[Any]:
-    """The ids of all rows."""
-    return [ids.distinct[number] for number in ids.index] if isinstance(ids, Texts) else ids.tolist()
-
-
 def rows(source: Source) -> list[Row]:
     """The rows as user, book, stars."""
-    return list(zip(values(source.user_ids), values(source.book_ids), source.stars.tolist(), strict=True))
+    return list(zip(source.user_ids.to_pylist(), source.book_ids.to_pylist(), source.stars.tolist(), strict=True))
+
+
+def parquet(columns: dict[str, Any]) -> bytes:
+    """A table as a Parquet file."""
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer)
+    return buffer.getvalue()

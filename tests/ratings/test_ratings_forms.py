@@ -15,7 +15,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.feather
-import pyarrow.parquet as pq
 import pytest
 
 from stages.prepare_ratings import prepare
@@ -24,7 +23,7 @@ from stages.ratings import files
 from stages.ratings.source import read_source
 from stages.ratings.table import write_ratings
 from tests.project import ROOT
-from tests.ratings.ratings_files import prepare_settings, rows
+from tests.ratings.ratings_files import parquet, prepare_settings, rows
 
 SHARED = ROOT.parent / "shared" / "files"
 
@@ -77,12 +76,6 @@ def zipped(**members: str) -> bytes:
     return buffer.getvalue()
 
 
-def parquet(table: dict[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(pa.table(table), buffer)
-    return buffer.getvalue()
-
-
 SPARK = {
     "part-00000.snappy.parquet": parquet({"user_id": [1, 1], "book_id": [901, 902], "rating": [3.0, 4.0]}),
     "part-00001.snappy.parquet": parquet({"user_id": [2], "book_id": [901], "rating": [5.0]}),
@@ -92,90 +85,62 @@ SPARK = {
 THREE = [(1, 901, 3), (1, 902, 4), (2, 901, 5)]
 TSV = "1\t901\t3\t881250949\n1\t902\t4\t881250950\n2\t901\t5\t881250951\n"
 
+SETTINGS: dict[str, dict[str, Any]] = {
+    "Goodreads 10M": named("ID", "Name", "Rating") | {"rating_words": WORDS, "not_rated": [NO_RATINGS]},
+    "exports": named(None, "Book Id", "My Rating") | {"not_rated": [0]},
+    "exports by ISBN": named(None, "ISBN", "My Rating") | {"not_rated": [0], "missing_ids": "leave_out"},
+    "BookCrossing": named("User-ID", "ISBN", "Book-Rating")
+    | {"not_rated": [0], "rating_scale": [1, 10], "encoding": "latin-1"},
+    "RecBole": named("user_id:token", "item_id:token", "rating:float"),
+    "Amazon's reviews": named("User_id", "Id", "review/score") | {"missing_ids": "leave_out"},
+}
+RECBOLE = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n" + TSV
+ARRAY = json.dumps([{"user_id": 1, "book_id": "b", "rating": 3}, {"rating": 4.5, "book_id": "c", "user_id": 2}])
+MIXED_LINES = '{"user_id": 1, "book_id": 2, "rating": 3}\n\n{"user_id": "x", "book_id": 2, "rating": "4"}\n'
+HEAD = "user_id,book_id,rating\n"
+
 READ: dict[str, tuple[dict[str, Any], dict[str, Any], list[Any], dict[str, int]]] = {
     "Goodreads 10M": (
-        GOODREADS_10M,
-        named("ID", "Name", "Rating") | {"rating_words": WORDS, "not_rated": [NO_RATINGS]},
-        [(11, "Salt", 5), (11, "Ferry (Lights, #2)", 4), (13, "Salt", 1)],
-        {"not rated": 1},
+        GOODREADS_10M, SETTINGS["Goodreads 10M"],
+        [(11, "Salt", 5), (11, "Ferry (Lights, #2)", 4), (13, "Salt", 1)], {"not rated": 1},
     ),
     "UCSD as CSV": ({"i.csv": UCSD_CSV}, {"not_rated": [0]}, [(0, 501, 5), (1, 501, 4)], {"not rated": 2}),
     "UCSD as JSON": (
-        {"i.json": UCSD_JSON},
-        {"not_rated": [0]},
-        [(f"{0xA5:032x}", 501, 5), (f"{0xA7:032x}", 501, 3)],
-        {"not rated": 1},
+        {"i.json": UCSD_JSON}, {"not_rated": [0]},
+        [(f"{0xA5:032x}", 501, 5), (f"{0xA7:032x}", 501, 3)], {"not rated": 1},
     ),
     "Goodreads exports, by Book Id": (
-        EXPORTS,
-        named(None, "Book Id", "My Rating") | {"not_rated": [0]},
-        [("anna", 701, 5), ("anna", 702, 3), ("bela", 701, 4)],
-        {"not rated": 1},
+        EXPORTS, SETTINGS["exports"], [("anna", 701, 5), ("anna", 702, 3), ("bela", 701, 4)], {"not rated": 1},
     ),
     "Goodreads exports, by ISBN": (
-        EXPORTS,
-        named(None, "ISBN", "My Rating") | {"not_rated": [0], "missing_ids": "leave_out"},
-        [("anna", "0140449132", 5), ("bela", "0140449132", 4)],
-        {"not rated": 1, "without a user or a book": 1},
+        EXPORTS, SETTINGS["exports by ISBN"],
+        [("anna", "0140449132", 5), ("bela", "0140449132", 4)], {"not rated": 1, "without a user or a book": 1},
     ),
-    "BookCrossing": (
-        {"b.csv": BOOK_CROSSING},
-        named("User-ID", "ISBN", "Book-Rating") | {"not_rated": [0], "rating_scale": [1, 10], "encoding": "latin-1"},
-        [(3, "055.3ü97", 8)],
-        {"not rated": 1},
-    ),
+    "BookCrossing": ({"b.csv": BOOK_CROSSING}, SETTINGS["BookCrossing"], [(3, "055.3ü97", 8)], {"not rated": 1}),
     "MovieLens 100K": ({"u.data": TSV}, BY_PLACE, THREE, {}),
     "MovieLens 1M": ({"ratings.dat": TSV.replace("\t", "::")}, BY_PLACE, THREE, {}),
-    "RecBole": (
-        {"x.inter": "user_id:token\titem_id:token\trating:float\ttimestamp:float\n" + TSV},
-        named("user_id:token", "item_id:token", "rating:float"),
-        THREE,
-        {},
-    ),
+    "RecBole": ({"x.inter": RECBOLE}, SETTINGS["RecBole"], THREE, {}),
     "Amazon 2014": (
-        {"n.csv": "AX1,0140449132,4.0,9\nAX2,0552993697,5.0,9\n"},
-        BY_PLACE,
-        [("AX1", "0140449132", 4), ("AX2", "0552993697", 5)],
-        {},
+        {"n.csv": "AX1,0140449132,4.0,9\nAX2,0552993697,5.0,9\n"}, BY_PLACE,
+        [("AX1", "0140449132", 4), ("AX2", "0552993697", 5)], {},
     ),
     "Amazon's reviews": (
-        {"a.csv": AMAZON},
-        named("User_id", "Id", "review/score") | {"missing_ids": "leave_out"},
-        [("AX1", "0140449132", 4)],
-        {"without a user or a book": 2},
+        {"a.csv": AMAZON}, SETTINGS["Amazon's reviews"],
+        [("AX1", "0140449132", 4)], {"without a user or a book": 2},
     ),
     "ISBNs": (
-        {"z.csv": "user_id,book_id,rating\n1,0140449132,5\n1,140449132,4\n"},
-        {},
-        [(1, "0140449132", 5), (1, "140449132", 4)],
-        {},
+        {"z.csv": HEAD + "1,0140449132,5\n1,140449132,4\n"}, {}, [(1, "0140449132", 5), (1, "140449132", 4)], {},
     ),
     "UTF-16": (
-        {"u.txt": "user_id\tbook_id\trating\n1\t901\t3\n".encode("utf-16")},
-        {"encoding": "utf-16"},
-        THREE[:1],
-        {},
+        {"u.txt": HEAD.replace(",", "\t").encode("utf-16") + "1\t901\t3\n".encode("utf-16-le")}, {"encoding": "utf-16"},
+        THREE[:1], {},
     ),
-    "zip": ({"k.zip": zipped(**{"a/ratings.csv": "user_id,book_id,rating\n1,901,3\n"})}, {}, THREE[:1], {}),
+    "zip": ({"k.zip": zipped(**{"a/ratings.csv": HEAD + "1,901,3\n"})}, {}, THREE[:1], {}),
     "Spark": (SPARK, {}, THREE, {}),
     "decimal commas": ({"e.csv": "user_id;book_id;rating\n1;2;3,5\n"}, {}, [(1, 2, 3.5)], {}),
-    "a JSON array": (
-        {
-            "j.json": json.dumps(
-                [{"user_id": 1, "book_id": "b", "rating": 3}, {"rating": 4.5, "book_id": "c", "user_id": 2}]
-            )
-        },
-        {},
-        [(1, "b", 3), (2, "c", 4.5)],
-        {},
-    ),
-    "JSON lines of several types": (
-        {"j.json": '{"user_id": 1, "book_id": 2, "rating": 3}\n\n{"user_id": "x", "book_id": 2, "rating": "4"}\n'},
-        {},
-        [("1", 2, 3), ("x", 2, 4)],
-        {},
-    ),
-}
+    "a JSON array": ({"j.json": ARRAY}, {}, [(1, "b", 3), (2, "c", 4.5)], {}),
+    "JSON lines of several types": ({"j.json": MIXED_LINES}, {}, [("1", 2, 3), ("x", 2, 4)], {}),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("contents", "settings", "expected", "left_out"), READ.values(), ids=READ)
@@ -189,18 +154,15 @@ def test_reads(
 
 def test_reads_a_pattern(tmp_path: Path) -> None:
     write(tmp_path, GOODREADS_10M | {"book0.csv": "Id,Name\n1,Salt\n"})
-    settings = named("ID", "Name", "Rating") | {
-        "rating_words": WORDS,
-        "not_rated": [NO_RATINGS],
-    }
+    settings = SETTINGS["Goodreads 10M"]
     by_pattern = rows(read_source(prepare_settings(tmp_path / "user_rating_*.csv", **settings)))
     assert len(by_pattern) == 3
     assert rows(read_source(prepare_settings(tmp_path, files="user_rating_*", **settings))) == by_pattern
 
 
 def test_a_file_with_a_pattern_s_name_is_a_file(tmp_path: Path) -> None:
-    write(tmp_path, {"r1.csv": "user_id,book_id,rating\n1,1,1\n"})
-    file = write(tmp_path, {"r[1].csv": "user_id,book_id,rating\n2,2,2\n"})
+    write(tmp_path, {"r1.csv": HEAD + "1,1,1\n"})
+    file = write(tmp_path, {"r[1].csv": HEAD + "2,2,2\n"})
     assert rows(read_source(prepare_settings(tmp_path / "r[1].csv"))) == [(2, 2, 2)]
     file.unlink()
     assert rows(read_source(prepare_settings(tmp_path / "r[1].csv"))) == [(1, 1, 1)]
@@ -208,7 +170,7 @@ def test_a_file_with_a_pattern_s_name_is_a_file(tmp_path: Path) -> None:
 
 def test_ids_of_parts_join_whatever_stands_in_each(tmp_path: Path) -> None:
     parts = {"a.csv": "7,1,3\n8,2,3\n", "b.csv": "7,0140449132,4\n", "c.csv": "8,1,5\n9,x,5\n"}
-    write(tmp_path, {name: "user_id,book_id,rating\n" + part for name, part in parts.items()})
+    write(tmp_path, {name: HEAD + part for name, part in parts.items()})
     source = read_source(prepare_settings(tmp_path))
     assert rows(source) == [(7, "1", 3), (8, "2", 3), (7, "0140449132", 4), (8, "1", 5), (9, "x", 5)]
     assert prepare(source, prepare_settings(tmp_path)).book_ids.to_pylist() == ["0140449132", "1", "2", "x"]
@@ -232,38 +194,28 @@ REFUSED: dict[str, tuple[str | bytes, dict[str, Any], list[str]]] = {
     "several files in a zip": (zipped(a="1", b="2"), {}, ["2 files", "'a', 'b'", "unpack it"]),
     "UTF-16": ("user_id\n1\n".encode("utf-16"), {}, ["UTF-16", "prepare.encoding: utf-16"]),
     "a missing reader": (
-        AMAZON,
-        named("User_id", "Id", "review/score"),
+        AMAZON, named("User_id", "Id", "review/score"),
         ["2 values missing: '', 'nan' (lines 3, 4)", "prepare.missing_ids: leave_out"],
     ),
     "an export's missing ISBN": (
-        EXPORTS["anna.csv"],
-        named(None, "ISBN", "My Rating"),
+        EXPORTS["anna.csv"], named(None, "ISBN", "My Rating"),
         ["column 'ISBN': 1 value missing: '=\"\"' (line 3)"],
     ),
     "ISBNs after Excel": (
-        "user_id,book_id,rating\n1,9.78014E+12,5\n2,9.78014E+12,1\n2,055299369X,4\n",
-        {},
+        HEAD + "1,9.78014E+12,5\n2,9.78014E+12,1\n2,055299369X,4\n", {},
         ["2 values in powers of ten: '9.78014E+12' (lines 2, 3)"],
     ),
     "no header, tabs": (TSV, {}, ["no header?", "prepare.header: false", "'881250949' (separated by '\\t')"]),
     "no header, double colons": (TSV.replace("\t", "::"), {}, ["no header?", "separated by '::'"]),
-    "0 off the scale": (UCSD_CSV, {}, ["2 values off the scale 1 to 5", "'0' (lines 3, 5)", "prepare.not_rated: [0]"]),
+    "0 off the scale": (UCSD_CSV, {}, ["2 values off the scale 1 to 5: '0' (lines 3, 5)", "prepare.not_rated"]),
     "other names": (
-        EXPORTS["anna.csv"],
-        named("user", "book_id", "rating"),
+        EXPORTS["anna.csv"], named("user", "book_id", "rating"),
         ["no column 'user' (prepare.columns.user)", '"book": "Book Id", "rating": "My Rating"', "user: null"],
     ),
     "words": (GOODREADS_10M["user_rating_0_to_12.csv"], named("ID", "Name", "Rating"), ["prepare.rating_words"]),
     "not UTF-8": (
-        BOOK_CROSSING,
-        named("User-ID", "ISBN", "Book-Rating") | {"rating_scale": [0, 10]},
-        ["1 line not in UTF-8: line 3; prepare.encoding: latin-1"],
-    ),
-    "not UTF-8, but Windows": (
-        "user_id,book_id,rating\n“a”,b,1\n".encode("cp1252"),
-        {},
-        ["not in UTF-8: line 2; prepare.encoding: cp1252"],
+        BOOK_CROSSING, SETTINGS["BookCrossing"] | {"encoding": "utf-8"},
+        ["1 line not in UTF-8 (line 3); prepare.encoding: latin-1", "cp1252"],
     ),
     "not UTF-16": (b"user_id,book_id,rating\n1,2,3\n\xff", {"encoding": "utf-16"}, ["isn't in prepare.encoding"]),
     "JSON that isn't": ('{"user_id": 1,\n "book_id": 2}\n', {}, ["looks like JSON", "lines=True"]),
@@ -273,7 +225,7 @@ REFUSED: dict[str, tuple[str | bytes, dict[str, Any], list[str]]] = {
         json.dumps([{"user_id": 1, "book_id": 1, "rating": rating} for rating in (1, 9)]), {}, ["'9' (object 2)"]
     ),
     "nothing but left out": (
-        "user_id,book_id,rating\n1,2,0\n", {"not_rated": [0]}, ["no ratings; left out: 1 not rated"]
+        HEAD + "1,2,0\n", {"not_rated": [0]}, ["no ratings; left out: 1 not rated"]
     ),
     "a place that isn't there": (
         "1,2,3\n", {"header": False, "columns": {"user": 1, "book": 2, "rating": 9}}, ["no column 9", "'1', '2', '3'"]
@@ -292,8 +244,8 @@ def test_one_message_says_all_that_a_file_needs(tmp_path: Path) -> None:
     names, encoding, scale = refusal(write(tmp_path, {"b.csv": BOOK_CROSSING})).splitlines()
     assert 'did you mean {"user": "User-ID", "book": "ISBN", "rating": "Book-Rating"}?' in names
     assert "separated by ';'" in names
-    assert "line 3; prepare.encoding: latin-1" in encoding
-    assert "2 values off the scale 1 to 5 (prepare.rating_scale): '0', '8' (lines 2, 3)" in scale
+    assert "(line 3); prepare.encoding: latin-1" in encoding
+    assert "2 values off the scale 1 to 5: '0', '8' (lines 2, 3); prepare.rating_scale" in scale
 
 
 def test_no_column_is_suggested_that_only_looks_alike(tmp_path: Path) -> None:
@@ -302,18 +254,21 @@ def test_no_column_is_suggested_that_only_looks_alike(tmp_path: Path) -> None:
 
 
 def test_of_several_files_the_one_is_named(tmp_path: Path) -> None:
-    head = "user_id,book_id,rating\n"
-    folder = write(tmp_path, {"a.csv": head + "1,2,3\n", "b.csv": head + "\n1,2,9\n1,2,0\n", "c.csv": head + "1,2,7\n"})
-    assert "'9', '0', '7' (b.csv lines 3, 4, c.csv line 2)" in refusal(folder)
+    folder = write(tmp_path, {"a.csv": HEAD + "1,2,3\n", "b.csv": HEAD + "\n1,2,9\n1,2,0\n", "c.csv": HEAD + "1,2,7\n"})
+    first, second = refusal(folder).splitlines()
+    assert first.startswith(
+        f"{folder / 'b.csv'}: column 'rating': 2 values off the scale 1 to 5: '9', '0' (lines 3, 4)"
+    )
+    assert second.startswith(f"{folder / 'c.csv'}: column 'rating': 1 value off the scale 1 to 5: '7' (line 2)")
     (folder / "b.csv").write_text("user;book\n1;2\n")
     assert f"{folder / 'b.csv'} has no column 'user_id'" in refusal(folder)
-    (folder / "b.csv").write_text(head + "1,2\n")
+    (folder / "b.csv").write_text(HEAD + "1,2\n")
     (folder / "c.csv").unlink()
-    assert "1 line with fewer than 3 fields: b.csv line 2" in refusal(folder)
+    assert f"{folder / 'b.csv'}: 1 line with fewer than 3 fields (line 2)" in refusal(folder)
 
 
 def test_lines_are_right_after_rows_that_are_left_out(tmp_path: Path) -> None:
-    file = write(tmp_path, {"r.csv": "user_id,book_id,rating\n1,2,0\n,2,3\n1,3,3\n1,nan,3\n1,4,9\n"})
+    file = write(tmp_path, {"r.csv": HEAD + "1,2,0\n,2,3\n1,3,3\n1,nan,3\n1,4,9\n"})
     assert "'9' (line 6)" in refusal(file, not_rated=[0], missing_ids="leave_out")
 
 
@@ -321,16 +276,6 @@ def test_a_folder_without_ratings_is_refused(tmp_path: Path) -> None:
     write(tmp_path, {"_SUCCESS": "", ".hidden.csv": "user_id"})
     assert "no files with ratings" in refusal(tmp_path)
     assert "no files with ratings" in refusal(tmp_path / "*.csv")
-
-
-@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
-@pytest.mark.parametrize("chunk", [40, 1 << 22])
-def test_lines_are_numbered_after_quotes_and_blank_lines(
-    line_end: str, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(files, "CHUNK", chunk)
-    lines = ["user_id,book_id,text,rating", "1,2,a,3", "", '1,3,"one', "", 'two ""2"", three",4', "1,4,b,5", "1,5,c,6"]
-    assert "'6' (line 8)" in refusal(write(tmp_path, {"r.csv": line_end.join(lines).encode()}))
 
 
 # --- The same table in every form ---
@@ -366,27 +311,13 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "lz4": lambda content: pa.Codec("lz4").compress(content, asbytes=True),
     "zip": lambda content: zipped(ratings=content),  # type: ignore[arg-type]
 }
+SEPARATORS = (",", ";", "\t", "|", "::", " ")
+ENCODINGS = ["utf-8-sig", "latin-1", "cp1252", "utf-16", "utf-16-le", "utf-32", "cp437", "mac_roman", "cp037"]
 FORMS: dict[str, tuple[bytes, dict[str, Any]]] = {
-    **{f"CSV, {separator!r}": (as_csv(separator).encode(), {}) for separator in (",", ";", "\t", "|", "::", " ")},
-    **{
-        f"CSV, {separator!r} set": (as_csv(separator).encode(), {"separator": separator})
-        for separator in (",", ";", "\t", "|", "::", " ")
-    },
+    **{f"CSV, {separator!r}": (as_csv(separator).encode(), {}) for separator in SEPARATORS},
+    **{f"CSV, {separator!r} set": (as_csv(separator).encode(), {"separator": separator}) for separator in SEPARATORS},
     **{f"CSV, {end!r}": (as_csv(",", end).encode(), {}) for end in ("\r\n", "\r", "\n\n")},
-    **{
-        f"CSV, {encoding}": (as_csv(";").encode(encoding), {"encoding": encoding})
-        for encoding in (
-            "utf-8-sig",
-            "latin-1",
-            "cp1252",
-            "utf-16",
-            "utf-16-le",
-            "utf-32",
-            "cp437",
-            "mac_roman",
-            "cp037",
-        )
-    },
+    **{f"CSV, {name}": (as_csv(";").encode(name), {"encoding": name}) for name in ENCODINGS},
     "CSV, no header": (as_csv(",", header=False).encode(), BY_PLACE),
     "CSV, decimal commas": (as_csv(";", decimal=",").encode(), {}),
     "CSV, line breaks in quotes": (as_csv(",").replace("é", "\n\né").encode(), {}),
@@ -448,12 +379,9 @@ def test_every_division_into_parts_gives_the_same_bytes(size: int, expected: byt
 @pytest.mark.skipif(not SHARED.exists(), reason="the small ratings files are not beside the project")
 def test_the_files_beside_the_project_are_as_here() -> None:
     counted = {
-        "goodreads-10m": READ["Goodreads 10M"][1],
-        "goodreads-10m.csv": READ["Goodreads 10M"][1],
-        "ucsd-interactions.csv": {"not_rated": [0]},
-        "ucsd-interactions.json.gz": {"not_rated": [0]},
-        "goodreads-exports": READ["Goodreads exports, by Book Id"][1],
-        "book-crossing.csv": READ["BookCrossing"][1],
+        **dict.fromkeys(["goodreads-10m", "goodreads-10m.csv"], SETTINGS["Goodreads 10M"]),
+        **{f"ucsd-interactions.{kind}": {"not_rated": [0]} for kind in ("csv", "json.gz")},
+        **{"goodreads-exports": SETTINGS["exports"], "book-crossing.csv": SETTINGS["BookCrossing"]},
     }
     found = {}
     for name, settings in counted.items():

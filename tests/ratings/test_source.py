@@ -5,6 +5,7 @@ import csv
 import decimal
 import gzip
 import io
+import math
 import os
 import random
 from collections.abc import Callable
@@ -20,27 +21,19 @@ from hypothesis import strategies as st
 
 from stages.program.errors import StageError
 from stages.ratings import files
-from stages.ratings.checks import Ids, Texts
 from stages.ratings.source import read_source
-from tests.ratings.ratings_files import prepare_settings
+from tests.ratings.ratings_files import Row, parquet, prepare_settings, rows
 
 HEADER = b"user_id,book_id,rating\n"
 GOOD = HEADER + b"".join(b"%d,%d,%d\n" % (row % 7, row % 11, row % 5 + 1) for row in range(40))
-
-Row = tuple[Any, Any, float]
 
 quick = settings(
     deadline=None, derandomize=True, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
-def values(ids: Ids) -> list[Any]:
-    return [ids.distinct[number] for number in ids.index] if isinstance(ids, Texts) else ids.tolist()
-
-
 def read(path: Path, **changes: Any) -> list[Row]:
-    source = read_source(prepare_settings(path, **changes))
-    return list(zip(values(source.user_ids), values(source.book_ids), source.stars.tolist(), strict=True))
+    return rows(read_source(prepare_settings(path, **changes)))
 
 
 def refusal(path: Path, **changes: Any) -> str:
@@ -60,44 +53,38 @@ def write(folder: Path, content: bytes, name: str = "ratings.csv") -> Path:
 
 
 def write_parquet(folder: Path, **columns: Any) -> Path:
-    path = folder / "ratings.parquet"
-    pq.write_table(pa.table(columns), path)
-    return path
+    return write(folder, parquet(columns), "ratings.parquet")
 
 
 # --- CSV that is read ---
 
 READ: dict[str, tuple[bytes, list[Row]]] = {
     "plain": (HEADER + b"1,2,3\n4,5,4.5\n", [(1, 2, 3), (4, 5, 4.5)]),
-    "other order": (b"rating,user_id,book_id\n3,1,2\n", [(1, 2, 3)]),
-    "extra columns": (b"title,user_id,x,book_id,rating,x\nDune,1,,2,3,\n", [(1, 2, 3)]),
+    "other columns, in another order, and no line end at the end": (
+        "título,rating,x,book_id,user_id,x\nÑandú;,3,,2,0,".encode(),
+        [(0, 2, 3)],
+    ),
     "quoted fields": (b'"user_id","book_id","rating","title"\n"1","2","3","a, ""b"""\n', [(1, 2, 3)]),
     "quote inside a field": (b'user_id,book_id,rating,size\n1,2,3,5" disk\n', [(1, 2, 3)]),
     "Windows line ends": (b"user_id,book_id,rating\r\n1,2,3\r\n\r\n4,5,1\r\n", [(1, 2, 3), (4, 5, 1)]),
     "old Macintosh line ends": (b"user_id,book_id,rating\r1,2,3\r4,5,1\r", [(1, 2, 3), (4, 5, 1)]),
     "blank lines": (b"\n\n" + HEADER + b"\n1,2,3\n\n\n4,5,1\n\n", [(1, 2, 3), (4, 5, 1)]),
-    "no line end at the end": (HEADER + b"1,2,3\n4,5,1", [(1, 2, 3), (4, 5, 1)]),
     "byte order mark": (b"\xef\xbb\xbf" + HEADER + b"1,2,3\n", [(1, 2, 3)]),
     "blanks around": (HEADER + b" 1 ,\t2, 3\n", [(1, 2, 3)]),
-    "id 0": (HEADER + b"0,0,3\n", [(0, 0, 3)]),
-    "minus zero": (HEADER + b"-0,2,3\n", [("-0", 2, 3)]),
     "leading zeros": (HEADER + b"7,2,3\n007,2,3\n", [("7", 2, 3), ("007", 2, 3)]),
-    "plus": (HEADER + b"+7,2,+3\n", [("+7", 2, 3)]),
     "whole numbers with a point": (HEADER + b"7.0,2,3\n8.,2,3\n", [("7.0", 2, 3), ("8.", 2, 3)]),
     "hexadecimal": (HEADER + b"0x10,2,3\n1e7,2,3\n", [("0x10", 2, 3), ("1e7", 2, 3)]),
-    "past 32 bits": (HEADER + b"4294967296,1,3\n", [(2**32, 1, 3)]),
     "the largest number": (HEADER + b"9223372036854775807,1,3\n", [(2**63 - 1, 1, 3)]),
     "past 64 bits": (HEADER + b"1,1,3\n9223372036854775808,1,3\n", [("1", 1, 3), ("9223372036854775808", 1, 3)]),
     "text ids": (HEADER + b"anna,2,3\nbj\xc3\xb6rn,4,5\n", [("anna", 2, 3), ("björn", 4, 5)]),
     "text among numbers": (HEADER + b"1,2,3\n-1.5,2,3\nx,4,5\n", [("1", 2, 3), ("-1.5", 2, 3), ("x", 4, 5)]),
-    "underscores": (HEADER + b"1_000,2,3\n", [("1_000", 2, 3)]),
     "powers of ten": (HEADER + b"1,2,5e0\n", [(1, 2, 5)]),
     "line ends in quotes": (b'user_id,book_id,rating,t\n1,2,3,"a\n\nb"\n4,5,1,c\n', [(1, 2, 3), (4, 5, 1)]),
     "line ends in a header": (b'user_id,book_id,rating,"t\nu"\n1,2,3,a\n', [(1, 2, 3)]),
+    "decimal commas in quotes": (HEADER + b'1,2,"4,5"\n', [(1, 2, 4.5)]),
+    "a very long name": (HEADER + b"x" * 100_000 + b",2,3\n", [("x" * 100_000, 2, 3)]),
     "a quote in the last line": (b'user_id,book_id,rating,size\n1,2,3,7\n1,4,3,5" disk\n', [(1, 2, 3), (1, 4, 3)]),
     "a NUL byte in another column": (b"user_id,book_id,rating,t\n1,2,3,a\0b\n", [(1, 2, 3)]),
-    "semicolons in a field": (b"user_id,book_id,rating,tags\n1,2,3,a;b\n", [(1, 2, 3)]),
-    "text beyond ASCII": ("user_id,book_id,rating,título\n1,2,3,Ñandú\n".encode(), [(1, 2, 3)]),
 }
 
 
@@ -114,12 +101,6 @@ COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("compress", COMPRESSORS.values(), ids=COMPRESSORS)
-def test_reads_compressed(compress: Callable[[bytes], bytes], tmp_path: Path) -> None:
-    plain = read(write(tmp_path, GOOD))
-    assert read(write(tmp_path, compress(GOOD), "whatever.it.is")) == plain
-
-
 def test_reads_concatenated_gzip(tmp_path: Path) -> None:
     path = write(tmp_path, gzip.compress(HEADER + b"1,2,3\n") + gzip.compress(b"4,5,1\n"))
     assert read(path) == [(1, 2, 3), (4, 5, 1)]
@@ -131,29 +112,12 @@ def test_reads_the_columns_that_the_parameters_name(tmp_path: Path) -> None:
     assert read(path, columns=columns) == [(1, 2, 3)]
 
 
-@pytest.mark.parametrize(
-    "name", ["a b.csv", "it's.csv", '"quoted".csv', "$(touch x).csv", "a;b.csv", "-r.csv", "ü★.csv"]
-)
-def test_a_path_is_a_file_s_name_and_nothing_more(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    write(tmp_path, HEADER + b"1,2,3\n", name)
-    assert read(Path(name)) == [(1, 2, 3)]
-    assert [path.name for path in tmp_path.iterdir()] == [name]
-
-
-def test_reads_a_very_long_name(tmp_path: Path) -> None:
-    name = "x" * 100_000
-    assert read(write(tmp_path, HEADER + f"{name},2,3\n".encode())) == [(name, 2, 3)]
-
-
 # --- CSV that is refused ---
 
 REFUSED: dict[str, tuple[bytes, list[str]]] = {
     "empty": (b"", ["is empty"]),
-    "empty but for line ends": (b"\n\r\n\n", ["is empty"]),
     "empty but compressed": (gzip.compress(b""), ["is empty"]),
     "header only": (HEADER, ["has columns and no ratings"]),
-    "header only, no line end": (HEADER.strip(), ["has columns and no ratings"]),
     "column missing": (
         b"user_id,rating\n1,2\n",
         ["no column 'book_id'", "prepare.columns.book", "known: 'user_id', 'rating'"],
@@ -167,36 +131,25 @@ REFUSED: dict[str, tuple[bytes, list[str]]] = {
         ["several columns 'rating' (prepare.columns.rating)"],
     ),
     "header with blanks": (b"user_id, book_id, rating\n1, 2, 3\n", ['"book": " book_id", "rating": " rating"']),
-    "no header": (b"1,2,3\n4,5,1\n", ["no column 'user_id'", "no header?", "prepare.header: false", "'1', '2', '3'"]),
-    "a great many columns": (b",".join(b"x%d" % i for i in range(9999)) + b"\n", ["'x19', …"]),
-    "long column names": (b"x" * 50_000 + b"," + b"y" * 50_000 + b"\n", ["known: 'xxx"]),
-    "column names with control characters": (b"\x1b[31mred,b,c\n", [r"'\x1b[31mred'"]),
-    "not UTF-8, names": (HEADER + b"1,2,3\nbj\xf6rn,2,3\n", ["1 line not in UTF-8: line 3"]),
-    "not UTF-8, another column": (b"user_id,book_id,rating,t\n1,2,3,\xf6\n", ["1 line not in UTF-8: line 2"]),
-    "not UTF-8, the header": (b"user_id,book_id,rating,\xf6\n1,2,3,4\n", ["1 line not in UTF-8: line 1", "latin-1"]),
-    "UTF-8 cut off within a character": (HEADER + b"1,2,3\nx,1,2\xc3", ["not in UTF-8: line 3"]),
-    "UTF-16": (HEADER.decode().encode("utf-16"), ["UTF-16", "prepare.encoding: utf-16"]),
+    "not UTF-8, names": (HEADER + b"1,2,3\nbj\xf6rn,2,3\n", ["1 line not in UTF-8 (line 3)"]),
+    "not UTF-8, another column": (b"user_id,book_id,rating,t\n1,2,3,\xf6\n", ["1 line not in UTF-8 (line 2)"]),
+    "not UTF-8, the header": (b"user_id,book_id,rating,\xf6\n1,2,3,4\n", ["1 line not in UTF-8 (line 1)", "latin-1"]),
     "NUL byte in an id": (HEADER + b"1,2,3\nx\0,2,3\n", ["1 value with control characters: 'x\\x00' (line 3)"]),
     "NUL bytes alone": (b"\0" * 5000, ["NUL bytes"]),
     "a control character": (HEADER + b"ann\x07a,2,3\n", ["'user_id'", "1 value with control characters", "line 2"]),
     "an archive cut off": (b"PK\x03\x04\x14\0\0\0", ["cut off or damaged"]),
-    "cut-off last line": (HEADER + b"1,2,3\n4,5", ["1 line cut off at the end of the file: line 3"]),
+    "cut-off last line": (HEADER + b"1,2,3\n4,5", ["1 line with fewer than 3 fields (line 3)"]),
     "last line cut off after a comma": (HEADER + b"1,2,3\n4,5,", ["'rating'", "1 value empty or NaN: '' (line 3)"]),
-    "too few fields": (HEADER + b"1,2,3\n4,5\n6\n1,2,3\n", ["2 lines with fewer than 3 fields: lines 3, 4"]),
-    "too many fields": (HEADER + b"1,2,3\n1,2,4,5\n1,2,3\n", ["1 line with more than 3 fields: line 3"]),
-    "decimal commas": (HEADER + b'1,2,"4,5"\n', ["'rating'", "not a number: '4,5'"]),
-    "blanks in a line": (HEADER + b"1,2,3\n   \n1,2,3\n", ["fewer than 3 fields: line 3"]),
+    "too few fields": (HEADER + b"1,2,3\n4,5\n6\n1,2,3\n", ["2 lines with fewer than 3 fields (lines 3, 4)"]),
+    "too many fields": (HEADER + b"1,2,3\n1,2,4,5\n1,2,3\n", ["1 line with more than 3 fields (line 3)"]),
+    "blanks in a line": (HEADER + b"1,2,3\n   \n1,2,3\n", ["fewer than 3 fields (line 3)"]),
     "id empty": (HEADER + b"1,2,3\n,2,3\n1,2,3\n", ["'user_id'", "1 value missing: '' (line 3)"]),
-    "id blank": (HEADER + b"1,  ,3\n", ["'book_id'", "1 value missing: '  ' (line 2)"]),
-    "id empty among names": (HEADER + b"anna,2,3\n,2,3\n", ["'user_id'", "1 value missing: '' (line 3)"]),
     "id missing": (
         HEADER + b"1,2,3\nNaN,2,3\n#N/A,2,3\n",
         ["'user_id'", "2 values missing: 'NaN', '#N/A' (lines 3, 4)"],
     ),
-    "id infinite": (HEADER + b"1,2,3\ninf,2,3\n", ["'user_id'", "not a whole number: 'inf' (line 3)"]),
-    "id negative": (HEADER + b"1,2,3\n1,-2,3\n", ["'book_id'", "1 value negative: '-2' (line 3)"]),
-    "id negative and past 32 bits": (HEADER + b"-5000000000,2,3\n", ["'user_id'", "negative: '-5000000000' (line 2)"]),
-    "id fractional": (HEADER + b"1.5,2,3\n2,2,3\n", ["'user_id'", "1 value not a whole number: '1.5' (line 2)"]),
+    "id negative": (HEADER + b"1,2,3\n1,-2,3\n", ["'book_id'", "1 value negative or fractional: '-2' (line 3)"]),
+    "id fractional": (HEADER + b"1.5,2,3\n2,2,3\n", ["'user_id'", "1 value negative or fractional: '1.5' (line 2)"]),
     "id in powers of ten": (HEADER + b"1.2E+11,2,3\n", ["'user_id'", "1 value in powers of ten: '1.2E+11' (line 2)"]),
     "id in powers of ten among names": (
         HEADER + b"x,2,3\n9.78014E+12,2,3\n",
@@ -208,41 +161,33 @@ REFUSED: dict[str, tuple[bytes, list[str]]] = {
     ),
     "id empty from Excel": (HEADER + b'"=""""",2,3\n', ["1 value missing: '=\"\"' (line 2)"]),
     "rating text": (HEADER + b"1,2,3\n1,3,good\n", ["'rating'", "1 value not a number: 'good' (line 3)"]),
-    "rating with underscores": (HEADER + b"1,2,0_3\n", ["not a number: '0_3'"]),
     "rating empty": (HEADER + b"1,2,\n1,3,4\n", ["'rating'", "1 value empty or NaN: '' (line 2)"]),
     "rating NaN": (HEADER + b"1,2,nan\n1,3,NaN\n", ["'rating'", "2 values empty or NaN: 'nan', 'NaN' (lines 2, 3)"]),
     "rating infinite": (
         HEADER + b"1,2,inf\n1,3,-Infinity\n",
-        ["'rating'", "2 values infinite: 'inf', '-Infinity' (lines 2, 3)"],
+        ["'rating'", "2 values off the scale 1 to 5: 'inf', '-Infinity' (lines 2, 3)"],
     ),
-    "rating past any float": (HEADER + b"1,2,1e400\n", ["'rating'", "infinite"]),
     "rating off the scale": (
         HEADER + b"".join(b"1,%d,%d\n" % (book, book) for book in range(9)),
-        ["'rating'", "4 values off the scale 1 to 5 (prepare.rating_scale): '0', '6', '7' (lines 2, 8, 9, …)"],
+        ["'rating'", "4 values off the scale 1 to 5: '0', '6', '7' (lines 2, 8, 9, …)"],
     ),
     "quote left open": (
         b'user_id,book_id,rating,t\n1,2,3,"a\n4,5,1,b\n',
         ["1 line with a quote that isn't closed", "line 2"],
     ),
-    "quote open at the end": (
-        b'user_id,book_id,rating,t\n1,2,3,"a',
-        ["1 line with a quote that isn't closed", "line 2"],
-    ),
-    "quote in the header left open": (b'user_id,book_id,rating,"t\n1,2,3,a\n', ["quote that isn't closed", "line 1"]),
     "two quotes left open, rows between them": (
         b'user_id,book_id,rating,t\n1,2,3,"a\n4,5,1,b\n6,7,2,"c"\n',
-        ["1 line with a quote that isn't closed: line 2"],
+        ["1 line with a quote that isn't closed", "line 2"],
     ),
     "a line of 10 MB": (HEADER + b"1,2,3\n1,2," + b"4" * 10_000_000 + b"\n1,2,3\n", ["'rating'", "'4444", "(line 3)"]),
     "a header of 10 MB": (b"x" * 10_000_000, ["no column 'user_id'", "known: 'xxxx"]),
     "no line end in 20 MB": (HEADER + b"x" * 20_000_000, ["line 2 is longer than"]),
-    "a quote left open before many rows": (HEADER + b'1,2,"3\n' + b"1,2,3\n" * 30_000, ["isn't closed: line 2"]),
+    "a quote left open before many rows": (HEADER + b'1,2,"3\n' + b"1,2,3\n" * 30_000, ["isn't closed", "line 2"]),
     "a very long field in quotes": (
         HEADER + b'1,2,"' + b"x" * (csv.field_size_limit() + 1) + b'"\n1,2,"3\n\n"\n',
-        ["1 line with a very long field: line 2"],
+        ["more than 131,072 characters (line"],
     ),
     "a long number that is none": (HEADER + b"1" * 100_000 + b"x,2," + b"0" * 30_000 + b"x\n", ["not a number: '000"]),
-    "gzip of Parquet, cut off": (gzip.compress(b"PAR1\x15\x04\0\0"), ["cut off or damaged"]),
 }
 
 
@@ -256,24 +201,34 @@ def test_refuses(content: bytes, fragments: list[str], tmp_path: Path) -> None:
 def test_a_message_names_all_that_is_wrong(tmp_path: Path) -> None:
     message = refusal(write(tmp_path, HEADER + b"1,,3\n-4,5,9\n1,2,3\n1.5,2,x\n"))
     assert [line.split(": ", 1)[1] for line in message.splitlines()] == [
-        "column 'user_id': 1 value negative: '-4' (line 3)",
-        "column 'user_id': 1 value not a whole number: '1.5' (line 5)",
+        "column 'user_id': 2 values negative or fractional: '-4', '1.5' (lines 3, 5)",
         "column 'book_id': 1 value missing: '' (line 2); prepare.missing_ids: leave_out would leave such rows out",
+        "column 'rating': 1 value off the scale 1 to 5: '9' (line 3); prepare.rating_scale sets it, "
+        "prepare.not_rated takes a 0 that means 'not rated'",
         "column 'rating': 1 value not a number: 'x' (line 5); prepare.rating_words and prepare.not_rated take words",
-        "column 'rating': 1 value off the scale 1 to 5 (prepare.rating_scale): '9' (line 3)",
     ]
 
 
-@pytest.mark.parametrize("bad", [b",2,3", b"-1,2,3", b"1,2,9", b"1,2", b'1,2,"3'])
+@pytest.mark.parametrize("bad", [b",2,3,", b"-1,2,3,", b"1,2,9,", b"1,2"])
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
-@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
-@pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["plain", "gzip"])
+@pytest.mark.parametrize("chunk", [40, 1 << 22])
 def test_line_numbers_are_the_editor_s(
-    bad: bytes, line_end: bytes, mark: bytes, compress: Callable[[bytes], bytes], tmp_path: Path
+    bad: bytes, line_end: bytes, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lines = [b"user_id,book_id,rating", b"", b"1,2,3", b"", b"", bad, b'"1","2","3"', bad, b"1,2,4", b""]
-    path = write(tmp_path, compress(mark + line_end.join(lines)))
-    assert "lines 6, 8" in refusal(path)
+    """After blank lines and within quotes, whatever ends a line, however the file falls into chunks."""
+    monkeypatch.setattr(files, "CHUNK", chunk)
+    lines = [
+        b"\xef\xbb\xbfuser_id,book_id,rating,text",
+        b"",
+        b'1,2,3,"one',
+        b"",
+        b'two ""2"", three"',
+        bad,
+        b"",
+        bad,
+        b"1,2,4,",
+    ]
+    assert "lines 6, 8" in refusal(write(tmp_path, line_end.join(lines)))
 
 
 def test_thousands_of_wrong_rows_are_counted_and_the_first_few_named(tmp_path: Path) -> None:
@@ -282,7 +237,7 @@ def test_thousands_of_wrong_rows_are_counted_and_the_first_few_named(tmp_path: P
 
 
 def test_refuses_a_missing_file(tmp_path: Path) -> None:
-    assert "doesn't exist; prepare.ratings" in refusal(tmp_path / "no.csv")
+    assert "No such file or directory (see prepare.ratings" in refusal(tmp_path / "no.csv")
     assert "Not a directory" in refusal(write(tmp_path, GOOD) / "no.csv")
     assert "too long" in refusal(tmp_path / ("x" * 300))
 
@@ -300,12 +255,21 @@ def test_refuses_a_file_that_it_may_not_read(tmp_path: Path, monkeypatch: pytest
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "open", deny)  # root may read anything
-    assert refusal(path) == f"{path}: Permission denied"
+    assert f"{path}: Permission denied" in refusal(path)
 
 
-@pytest.mark.parametrize("compress", COMPRESSORS.values(), ids=COMPRESSORS)
-def test_refuses_a_compressed_file_cut_off_anywhere(compress: Callable[[bytes], bytes], tmp_path: Path) -> None:
-    content = compress(GOOD)
+PARQUET = parquet(
+    {
+        "user_id": [0, 1] * 20,
+        "book_id": [str(row % 11) for row in range(40)],
+        "rating": [row % 5 + 1.0 for row in range(40)],
+    }
+)
+WHOLE = {name: compress(GOOD) for name, compress in COMPRESSORS.items()} | {"Parquet": PARQUET}
+
+
+@pytest.mark.parametrize("content", WHOLE.values(), ids=WHOLE)
+def test_refuses_a_file_cut_off_anywhere(content: bytes, tmp_path: Path) -> None:
     for length in range(4, len(content)):
         message = refusal(write(tmp_path, content[:length]))
         assert "cut off or damaged" in message or "is empty" in message
@@ -313,47 +277,39 @@ def test_refuses_a_compressed_file_cut_off_anywhere(compress: Callable[[bytes], 
 
 # --- Parquet ---
 
-IDS = [0, 1, 2]
-PARQUET_READ: dict[str, tuple[dict[str, Any], list[Any]]] = {
-    **{
-        str(kind): ({"user_id": pa.array(IDS, kind)}, IDS)
-        for kind in (pa.int8(), pa.uint8(), pa.int16(), pa.uint16(), pa.int32(), pa.uint32(), pa.int64(), pa.uint64())
-    },
-    "past 32 bits": ({"user_id": pa.array([0, 1, 2**62])}, [0, 1, 2**62]),
-    "past 64 bits": ({"user_id": pa.array([0, 1, 2**64 - 1], pa.uint64())}, ["0", "1", str(2**64 - 1)]),
-    "floats": ({"user_id": pa.array([0.0, 1.0, 2e15])}, [0, 1, 2 * 10**15]),
-    "decimals": ({"user_id": pa.array([decimal.Decimal("7.00")] * 3)}, [7, 7, 7]),
-    "text": ({"user_id": pa.array(["a", "b", "ü"])}, ["a", "b", "ü"]),
-    "large text": ({"user_id": pa.array(["a", "b", "c"], pa.large_string())}, ["a", "b", "c"]),
-    "text views": ({"user_id": pa.array(["a", "b", "c"], pa.string_view())}, ["a", "b", "c"]),
-    "bytes": ({"user_id": pa.array([b"a", b"b", b"c"])}, ["a", "b", "c"]),
-    "numbers as text": ({"user_id": pa.array(["7", " 8", "9"])}, [7, 8, 9]),
-    "dictionary of text": ({"user_id": pa.array(["a", "b", "a"]).dictionary_encode()}, ["a", "b", "a"]),
-    "dictionary of numbers": ({"user_id": pa.array([5, 6, 5]).dictionary_encode()}, [5, 6, 5]),
-    "a name with a line end": ({"user_id": pa.array(["a,b", '"', "c"])}, ["a,b", '"', "c"]),
+IDS: dict[str, tuple[pa.Array, list[Any]]] = {
+    **{str(kind): (pa.array([0, 1, 2], kind), [0, 1, 2]) for kind in (pa.int8(), pa.uint16(), pa.int32(), pa.uint64())},
+    "past 32 bits": (pa.array([0, 1, 2**62]), [0, 1, 2**62]),
+    "past 64 bits": (pa.array([0, 1, 2**64 - 1], pa.uint64()), ["0", "1", str(2**64 - 1)]),
+    "floats": (pa.array([0.0, 1.0, 2e15]), [0, 1, 2 * 10**15]),
+    "decimals": (pa.array([decimal.Decimal("7.00")] * 3), [7, 7, 7]),
+    "text": (pa.array(["a,b", '"', "ü"]), ["a,b", '"', "ü"]),
+    "large text": (pa.array(["a", "b", "c"], pa.large_string()), ["a", "b", "c"]),
+    "text views": (pa.array(["a", "b", "c"], pa.string_view()), ["a", "b", "c"]),
+    "bytes": (pa.array([b"a", b"b", b"c"]), ["a", "b", "c"]),
+    "numbers as text": (pa.array(["7", " 8", "9"]), [7, 8, 9]),
+    "dictionary of text": (pa.array(["a", "b", "a"]).dictionary_encode(), ["a", "b", "a"]),
+    "dictionary of numbers": (pa.array([5, 6, 5]).dictionary_encode(), [5, 6, 5]),
 }
 
 
-@pytest.mark.parametrize(("columns", "users"), PARQUET_READ.values(), ids=PARQUET_READ)
-def test_reads_parquet(columns: dict[str, Any], users: list[Any], tmp_path: Path) -> None:
-    path = write_parquet(tmp_path, rating=[3, 4, 5], extra=[[1], None, []], **columns, book_id=[1, 2, 3])
+@pytest.mark.parametrize(("ids", "users"), IDS.values(), ids=IDS)
+def test_reads_ids_of_any_type_from_parquet(ids: pa.Array, users: list[Any], tmp_path: Path) -> None:
+    path = write_parquet(tmp_path, rating=[3, 4, 5], extra=[[1], None, []], user_id=ids, book_id=[1, 2, 3])
     assert read(path) == list(zip(users, [1, 2, 3], [3, 4, 5], strict=True))
 
 
-@pytest.mark.parametrize(
-    "stars",
-    [
-        pa.array([3, 4, 5], pa.uint8()),
-        pa.array([3, 4, 5], pa.float16()),
-        pa.array([3, 4, 5], pa.float32()),
-        pa.array([decimal.Decimal(star) for star in (3, 4, 5)]),
-        pa.array(["3", "4.0", " 5e0"]),
-        pa.array([3.0, 4.0, 5.0]).dictionary_encode(),
-    ],
-    ids=lambda stars: str(stars.type),
-)
+STARS = [
+    *(pa.array([3, 4, 5], kind) for kind in (pa.uint8(), pa.float16(), pa.float32())),
+    pa.array([decimal.Decimal(star) for star in (3, 4, 5)]),
+    pa.array(["3", "4.0", " 5e0"]),
+    pa.array([3.0, 4.0, 5.0]).dictionary_encode(),
+]
+
+
+@pytest.mark.parametrize("stars", STARS, ids=lambda stars: str(stars.type))
 def test_reads_ratings_of_any_type_from_parquet(stars: pa.Array, tmp_path: Path) -> None:
-    path = write_parquet(tmp_path, user_id=IDS, book_id=IDS, rating=stars)
+    path = write_parquet(tmp_path, user_id=[1, 2, 3], book_id=[1, 2, 3], rating=stars)
     assert [row[2] for row in read(path)] == [3, 4, 5]
 
 
@@ -370,73 +326,40 @@ def test_a_column_s_name_in_parquet_is_no_path(tmp_path: Path) -> None:
     assert read(path, columns={"user": "a.b", "book": "book_id", "rating": "rating"}) == [(1, 2, 3)]
 
 
-PARQUET_REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
-    "no rows": ({"user_id": pa.array([], pa.int64()), "book_id": [], "rating": []}, ["no ratings"]),
-    "no column": ({"user": [1], "book_id": [1], "rating": [3]}, ["no column 'user_id'", '"user": "user"']),
-    "null id": ({"user_id": [1, None], "book_id": [1, 2], "rating": [3, 3]}, ["'user_id'", "1 value missing", "row 2"]),
-    "null rating": (
-        {"user_id": [1], "book_id": [1], "rating": pa.array([None], pa.float64())},
-        ["1 value empty or NaN"],
-    ),
-    "nulls alone": ({"user_id": pa.nulls(2), "book_id": [1, 1], "rating": [3, 3]}, ["2 values missing", "rows 1, 2"]),
-    "NaN id": (
-        {"user_id": [1e15, float("nan")], "book_id": [1, 2], "rating": [3, 3]},
-        ["1 value missing: 'nan' (row 2)"],
-    ),
-    "NaN rating": ({"user_id": [1], "book_id": [1], "rating": [float("nan")]}, ["1 value empty or NaN: 'nan' (row 1)"]),
-    "infinite rating": (
-        {"user_id": [1], "book_id": [1], "rating": [float("inf")]},
-        ["1 value infinite: 'inf' (row 1)"],
-    ),
-    "infinite id": ({"user_id": [1, float("inf")], "book_id": [1] * 2, "rating": [3] * 2}, ["'user_id'", "inf"]),
-    "rating off the scale": ({"user_id": [1], "book_id": [1], "rating": [6]}, ["off the scale 1 to 5", "'6' (row 1)"]),
-    "rating past a float": ({"user_id": [1], "book_id": [1], "rating": [2**63 - 1]}, ["off the scale"]),
-    "negative id": ({"user_id": [1, -1], "book_id": [1, 1], "rating": [3, 3]}, ["1 value negative: '-1' (row 2)"]),
-    "fractional id": (
-        {"user_id": [1, 2.5], "book_id": [1, 1], "rating": [3, 3]},
-        ["not a whole number: '2.5' (row 2)"],
-    ),
-    "float id without all its digits": (
-        {"user_id": [1, 2.0**53], "book_id": [1, 1], "rating": [3, 3]},
-        ["in powers of ten: '9.007199e+15' (row 2)"],
-    ),
-    "lists": ({"user_id": [[1]], "book_id": [1], "rating": [3]}, ["'user_id' holds list<", "not numbers or text"]),
-    "structures": ({"user_id": [{"a": 1}], "book_id": [1], "rating": [3]}, ["'user_id' holds struct<"]),
-    "truth values": ({"user_id": [1], "book_id": [1], "rating": [True]}, ["'rating'", "not a number: 'true'"]),
-    "bytes that are no text": ({"user_id": [b"\xff"], "book_id": [1], "rating": [3]}, ["'user_id' holds binary"]),
-    "control characters": ({"user_id": ["a\nb"], "book_id": [1], "rating": [3]}, ["with control characters: 'a\\nb'"]),
+NO_UTF_8 = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff")])
+PARQUET_REFUSED: dict[str, tuple[str, Any, str]] = {
+    "no rows": ("user_id", pa.array([], pa.int64()), "no ratings"),
+    "null id": ("user_id", [1, None], "column 'user_id': 1 value missing: '' (row 2)"),
+    "nulls alone": ("user_id", pa.nulls(2), "2 values missing: '' (rows 1, 2)"),
+    "NaN id": ("user_id", [1e15, math.nan], "1 value missing: 'nan' (row 2)"),
+    "infinite id": ("user_id", [1, math.inf], "negative or fractional: 'inf' (row 2)"),
+    "negative id": ("user_id", [1, -1], "negative or fractional: '-1' (row 2)"),
+    "fractional id": ("user_id", [1, 2.5], "negative or fractional: '2.5' (row 2)"),
+    "float id without all its digits": ("user_id", [1, 2.0**53], "in powers of ten: '9.007199e+15' (row 2)"),
+    "lists": ("user_id", [[1]], "column 'user_id' holds list<"),
+    "structures": ("user_id", [{"a": 1}], "column 'user_id' holds struct<"),
+    "bytes that are no text": ("user_id", [b"\xff"], "column 'user_id' holds binary, not numbers or text"),
+    "text that is not UTF-8": ("user_id", NO_UTF_8, "cut off or damaged"),
+    "control characters": ("user_id", ["a\nb"], "with control characters: 'a\\nb'"),
+    "null rating": ("rating", pa.array([None], pa.float64()), "1 value empty or NaN: '' (row 1)"),
+    "NaN rating": ("rating", [math.nan], "1 value empty or NaN: 'nan' (row 1)"),
+    "infinite rating": ("rating", [math.inf], "1 value off the scale 1 to 5: 'inf' (row 1)"),
+    "rating off the scale": ("rating", [6], "1 value off the scale 1 to 5: '6' (row 1)"),
+    "rating past a float": ("rating", [2**63 - 1], "off the scale"),
+    "truth values": ("rating", [True], "column 'rating': 1 value not a number: 'true' (row 1)"),
 }
 
 
-@pytest.mark.parametrize(("columns", "fragments"), PARQUET_REFUSED.values(), ids=PARQUET_REFUSED)
-def test_refuses_parquet(columns: dict[str, Any], fragments: list[str], tmp_path: Path) -> None:
-    message = refusal(write_parquet(tmp_path, **columns))
-    for fragment in fragments:
-        assert fragment in message
+@pytest.mark.parametrize(("name", "values", "fragment"), PARQUET_REFUSED.values(), ids=PARQUET_REFUSED)
+def test_refuses_parquet(name: str, values: Any, fragment: str, tmp_path: Path) -> None:
+    others = {other: [3] * len(values) for other in {"user_id", "book_id", "rating"} - {name}}
+    assert fragment in refusal(write_parquet(tmp_path, **others | {name: values}))
 
 
 def test_refuses_parquet_with_a_column_twice(tmp_path: Path) -> None:
     path = tmp_path / "ratings"
     pq.write_table(pa.table([[1], [1], [3], [3]], names=["user_id", "book_id", "rating", "rating"]), path)
     assert "several columns 'rating'" in refusal(path)
-
-
-def test_refuses_parquet_with_text_that_is_not_utf_8(tmp_path: Path) -> None:
-    broken = pa.Array.from_buffers(
-        pa.string(), 1, [None, pa.py_buffer(np.array([0, 1], np.int32)), pa.py_buffer(b"\xff")]
-    )
-    assert "cut off or damaged" in refusal(write_parquet(tmp_path, user_id=broken, book_id=[1], rating=[3]))
-
-
-@pytest.fixture
-def parquet(tmp_path: Path) -> bytes:
-    ratings = {"user_id": [row % 7 for row in range(40)], "book_id": [str(row % 11) for row in range(40)]}
-    return write_parquet(tmp_path, **ratings, rating=[row % 5 + 1.0 for row in range(40)]).read_bytes()
-
-
-def test_refuses_parquet_cut_off_anywhere(parquet: bytes, tmp_path: Path) -> None:
-    for length in range(4, len(parquet)):
-        assert "cut off or damaged" in refusal(write(tmp_path, parquet[:length]))
 
 
 # --- Anything at all ---
@@ -550,23 +473,17 @@ def test_damaged_csv_is_read_as_python_reads_it_or_refused(tmp_path: Path) -> No
         assert_read_as_by_python_or_refused(write(tmp_path, HEADER + mutate(GOOD.removeprefix(HEADER), seed)))
 
 
-@pytest.mark.parametrize("compress", COMPRESSORS.values(), ids=COMPRESSORS)
-def test_damaged_compressed_csv_is_read_or_refused(compress: Callable[[bytes], bytes], tmp_path: Path) -> None:
-    content = compress(GOOD)
+JSON_LINES = [b'{"user_id": %d, "book_id": "%d", "rating": %d}\n' % (row % 7, row, row % 5 + 1) for row in range(40)]
+SOUND = WHOLE | {
+    "JSON lines": b"".join(JSON_LINES),
+    "a JSON array": b"[" + b",".join(JSON_LINES) + b"]",
+}
+
+
+@pytest.mark.parametrize("content", SOUND.values(), ids=SOUND)
+def test_damaged_files_are_read_or_refused(content: bytes, tmp_path: Path) -> None:
     for seed in range(300):
-        read_or_refuse(write(tmp_path, mutate(content, seed)))
-
-
-def test_damaged_json_is_read_or_refused(tmp_path: Path) -> None:
-    lines = [b'{"user_id": %d, "book_id": "%d", "rating": %d}\n' % (row % 7, row, row % 5 + 1) for row in range(40)]
-    for seed in range(300):
-        read_or_refuse(write(tmp_path, b"{" + mutate(b"".join(lines), seed)[1:]))
-        read_or_refuse(write(tmp_path, b"[" + mutate(b",".join(lines) + b"]", seed)))
-
-
-def test_damaged_parquet_is_read_or_refused(parquet: bytes, tmp_path: Path) -> None:
-    for seed in range(800):
-        read_or_refuse(write(tmp_path, mutate(parquet, seed)))
+        read_or_refuse(write(tmp_path, content[:1] + mutate(content[1:], seed)))
 
 
 names = st.text(st.characters(exclude_categories=["C"])).map(lambda name: f"~{name}")
@@ -590,9 +507,3 @@ def test_what_any_writer_of_csv_writes_is_read(
     table = [("user_id", "book_id", "rating", "title"), *((*row, "a,b") for row in rows)]
     text = "".join(",".join(field(row[place]) for place in order) + "\n" for row in table)
     assert read(write(tmp_path, text.encode())) == rows
-
-
-def test_a_name_of_digits_is_a_number_only_among_numbers(tmp_path: Path) -> None:
-    source = read_source(prepare_settings(write(tmp_path, HEADER + b"1,1,3\nx,2,3\n")))
-    assert values(source.user_ids) == ["1", "x"]
-    assert values(source.book_ids) == [1, 2]
