@@ -73,18 +73,16 @@ class CsvFile:
         """Row by row; into the next chunk, where a row goes on there."""
         rows: dict[int, list[str]] = {}
         broken: dict[int, str] = {}
-        fed = 0
+        lines: list[bytes] = []
 
         def feed() -> Iterator[str]:
-            nonlocal fed
             for part in itertools.chain([chunk], self._chunks):
                 broken.update(part.undecodable)
-                lines = part.data.splitlines(keepends=True)
-                fed += len(lines)
-                yield from map(bytes.decode, lines)
+                lines.extend(part.data.splitlines(keepends=True))
+                yield from map(bytes.decode, lines[reader.line_num :])
 
         reader = csv.reader(feed(), delimiter=self._delimiter, strict=True)
-        while reader.line_num < fed or not fed:
+        while reader.line_num < len(lines) or not lines:
             number = chunk.first + reader.line_num
             try:
                 row = next(reader)
@@ -93,9 +91,11 @@ class CsvFile:
                 continue
             if len(row) == self._width:
                 rows[number] = [row[place] for place in places]
+            elif len(row) > self._width:
+                broken[number] = f"with more than {self._width} fields"
             elif row:
-                few = len(row) < self._width
-                broken[number] = f"with {'fewer' if few else 'more'} than {self._width} fields"
+                whole = reader.line_num < len(lines) or lines[-1].endswith(b"\n")
+                broken[number] = f"with fewer than {self._width} fields" if whole else "cut off at the end of the file"
         return Block.of(rows, len(places), broken)
 
 

@@ -260,7 +260,7 @@ def test_checkout_brings_back_what_a_refused_file_has_cost(small: Path) -> None:
     ratings = small / "data" / "sample.csv"
     ratings.write_bytes(ratings.read_bytes()[:-3])
     output = dvc(small, "repro", check=False)
-    assert "error: data/sample.csv: 1 line cut off at the end of the file: line 4,000" in output
+    assert "error: data/sample.csv: 1 line cut off at the end of the file (line 4,000)" in output
     assert not (small / "data" / "ratings.parquet").exists()
 
     dvc(small, "checkout")

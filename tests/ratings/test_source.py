@@ -138,7 +138,7 @@ REFUSED: dict[str, tuple[bytes, list[str]]] = {
     "NUL bytes alone": (b"\0" * 5000, ["NUL bytes"]),
     "a control character": (HEADER + b"ann\x07a,2,3\n", ["'user_id'", "1 value with control characters", "line 2"]),
     "an archive cut off": (b"PK\x03\x04\x14\0\0\0", ["cut off or damaged"]),
-    "cut-off last line": (HEADER + b"1,2,3\n4,5", ["1 line with fewer than 3 fields (line 3)"]),
+    "cut-off last line": (HEADER + b"1,2,3\n4,5", ["1 line cut off at the end of the file (line 3)"]),
     "last line cut off after a comma": (HEADER + b"1,2,3\n4,5,", ["'rating'", "1 value empty or NaN: '' (line 3)"]),
     "too few fields": (HEADER + b"1,2,3\n4,5\n6\n1,2,3\n", ["2 lines with fewer than 3 fields (lines 3, 4)"]),
     "too many fields": (HEADER + b"1,2,3\n1,2,4,5\n1,2,3\n", ["1 line with more than 3 fields (line 3)"]),
