@@ -124,7 +124,7 @@ def thin_books(params: Params, train: Ratings, validation: Ratings, seed: int) -
 def compare_authors(library: Library, network: Network) -> Iterator[str]:
     """Of the ten nearest books to one by an author of five or more, the share by the same (first) author."""
     names = [
-        (name or f"book {book}").partition(",")[0] for book, name in enumerate(library.books["authors"].to_pylist())
+        library.titles.get(book, ("", f"book {book}"))[1].partition(",")[0] for book in range(len(library.book_ids))
     ]
     authors = np.unique(names, return_inverse=True)[1]
     several = np.flatnonzero(np.bincount(authors)[authors] >= 5)

@@ -8,7 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from recommend.library import Library, read_library, read_reader
-from recommend.lists import FILES, MIN_RATINGS, list_books, nearest, show, tabulate, write_tables
+from recommend.lists import FILES, MIN_RATINGS, as_rows, column_types, list_books, nearest, show, write_rows
 from recommend.network import NAMES, WEIGHTS, read_network
 from recommend.page import make_page
 from stages.program.errors import StageError, shorten
@@ -86,27 +86,29 @@ def main() -> None:
         users = read_users(asked.users, library) if asked.users else range(len(library.user_ids))
         readers = map(library.reader, tqdm(users, NAMES[network.key], unit=" readers", disable=None))
         batches = iter(lambda: [*itertools.islice(readers, BATCH)], [])
-        tables = (list_books(library, network, batch, left_out, asked.count, asked.why) for batch in batches)
-        write_tables(asked.output, tables)
+        lists = (list_books(library, network, batch, left_out, asked.count, asked.why) for batch in batches)
+        write_rows(asked.output, lists, column_types(library, network))
         return
     if asked.like is not None:
         book, score = library.find_book(asked.like), "distance"
         heading = f"Books like {library.name(book)}"
-        table = tabulate(library, [nearest(network, book, np.flatnonzero(~left_out), asked.count)], score)
+        rows = as_rows(library, nearest(network, book, np.flatnonzero(~left_out), asked.count), score)
     else:
         new = asked.user is None
         scale = params.prepare.rating_scale
         reader = read_reader(asked.rated, library, scale) if new else library.reader(library.find_user(asked.user))
         heading, score = f"Books for {reader.name}, who has rated {len(reader.books):,}", "stars"
-        table = list_books(library, network, [reader], left_out, asked.count, asked.why).drop_columns("reader")
+        rows = list_books(library, network, [reader], left_out, asked.count, asked.why)
+        for row in rows:
+            del row["reader"]
     if asked.html:
         networks = [read_network(key, asked.project, library) for key in WEIGHTS]
-        lists = [(each, list_books(library, each, [reader], left_out, asked.count, why=False)) for each in networks]
-        write_text(asked.html, make_page(library, reader, lists, scale))
+        pairs = [(each, list_books(library, each, [reader], left_out, asked.count, why=False)) for each in networks]
+        write_text(asked.html, make_page(library, reader, pairs, scale))
     if asked.output:
-        write_tables(asked.output, [table])
+        write_rows(asked.output, [rows], column_types(library, network))
     if not asked.html and not asked.output:
-        print(f"{heading}, by {NAMES[network.key]} (validation loss {network.val_loss:.4f})\n\n{show(table, score)}")
+        print(f"{heading}, by {NAMES[network.key]} (validation loss {network.val_loss:.4f})\n\n{show(rows, score)}")
 
 
 def read_users(path: Path, library: Library) -> list[int]:

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from stages.program.errors import StageError, list_names, shorten
 from stages.program.params import TitleColumns
@@ -16,10 +16,12 @@ from stages.ratings.files import open_file
 
 IDS = ("id", "book_id", "goodreads_book_id", "best_book_id", "work_id", "isbn", "isbn13", "asin", "parent_asin")
 TITLES, AUTHORS = ("title", "original_title", "name"), ("authors", "author", "author_name")
+Titles: TypeAlias = dict[int, tuple[str, str]]
+"""Title and authors by the book's number."""
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a terminal would obey them
 
 
-def read_titles(path: Path, book_ids: Sequence[str], columns: TitleColumns | None) -> dict[int, tuple[str, str]]:
+def read_titles(path: Path, book_ids: Sequence[str], columns: TitleColumns | None) -> Titles:
     """The titles and authors of the books, by their numbers; says how many books the file lacks.
 
     Of several columns of ids the one with most of the books counts: goodbooks-10k's `books.csv` has the ratings' in
@@ -46,7 +48,7 @@ def read_titles(path: Path, book_ids: Sequence[str], columns: TitleColumns | Non
                 "recommend.columns in params.yaml names them"
             )
     numbers = {book_id: number for number, book_id in enumerate(book_ids)}
-    titles: dict[str, dict[int, tuple[str, str]]] = {column: {} for column in of_ids}
+    titles: dict[str, Titles] = {column: {} for column in of_ids}
     for row in itertools.chain([first], rows):
         title, authors = (_as_text([row.get(column) for column in found[:1]]) for found in (of_titles, of_authors))
         for column in of_ids if title else ():

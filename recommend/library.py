@@ -5,13 +5,13 @@ import difflib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recommend.files import find_columns, note, read_rows, read_titles
+from recommend.files import Titles, find_columns, note, read_rows, read_titles
 from stages.program.errors import StageError, list_names, shorten
 from stages.program.params import TitleColumns
 from stages.ratings.table import Ratings, read_ratings, read_table
@@ -21,6 +21,9 @@ OFFERED = 5
 
 BOOK, TITLE, STARS = ("book", "book_id", "id"), ("title",), ("stars", "rating", "my_rating")
 """How a new reader's file may call its columns."""
+
+
+Row: TypeAlias = dict[str, Any]
 
 
 class Reader(NamedTuple):
@@ -38,13 +41,13 @@ class Library:
 
     user_ids: pa.Array
     """By the reader's number, as in the ratings file: int64 or string, ascending."""
-    books: pa.Table
-    """By the book's number: `book`, the id, likewise; if titles are known `title` and `authors`, with gaps; `ratings`,
-    how many the models were trained on."""
+    book_ids: pa.Array
+    """By the book's number, likewise."""
     ratings: Ratings
     """All of them, sorted by user."""
     train: Ratings
     validation: Ratings
+    titles: Titles
 
     @cached_property
     def counts(self) -> NDArray[np.intp]:
@@ -55,14 +58,20 @@ class Library:
     def _by_title(self) -> dict[str, list[int]]:
         """The books of each title, in small letters, with and without its series."""
         found: dict[str, list[int]] = {}
-        for book, title in enumerate(self.books["title"].to_pylist() if "title" in self.books.column_names else []):
-            for name in {title.casefold(), _without_series(title)} if title else ():
+        for book, (title, _) in self.titles.items():
+            for name in {title.casefold(), _without_series(title)}:
                 found.setdefault(name, []).append(book)
         return found
 
+    def describe(self, book: int) -> Row:
+        """A book's id, and where titles are known its title and authors, None if this one's aren't."""
+        title, authors = self.titles.get(book, (None, None))
+        known = {"title": title, "authors": authors} if self.titles else {}
+        return {"book": self.book_ids[book].as_py(), **known}
+
     def name(self, book: int) -> str:
-        """What a book is called, by its number."""
-        return name_book(self.books.slice(book, 1).to_pylist()[0])
+        """A book's title and authors, or its id."""
+        return name_book(self.describe(book))
 
     def reader(self, user: int) -> Reader:
         """A reader by the number."""
@@ -86,7 +95,7 @@ class Library:
         """The numbers of the books with this original id, or with this title, with or without its series."""
         title = wanted.strip().casefold()
         titled = self._by_title.get(title) or self._by_title.get(_without_series(title)) or []
-        return _find_id(self.books["book"], wanted) or titled
+        return _find_id(self.book_ids, wanted) or titled
 
     def find_book(self, wanted: str) -> int:
         """A book's number, from the original id or from the title.
@@ -98,11 +107,11 @@ class Library:
         if len(called) == 1:
             return called[0]
         if not titles:
-            near = _near_ids(self.books["book"], wanted)
+            near = _near_ids(self.book_ids, wanted)
             raise StageError(f"no book {shorten(wanted)!r}; the nearest ids: {near}; for titles give --titles FILE")
         alike = [name for name in titles if title in name] or difflib.get_close_matches(title, titles)
         books = called or dict.fromkeys(book for name in alike for book in titles[name])
-        offer = "; ".join(f"{self.books['book'][book]} {self.name(book)}" for book in [*books][:OFFERED])
+        offer = "; ".join(f"{self.book_ids[book]} {self.name(book)}" for book in [*books][:OFFERED])
         raise StageError(
             f"{len(called) or 'no'} books are called {shorten(wanted)!r}; "
             + (f"name one by its id: {offer}" if offer else "no title is spelt alike")
@@ -124,13 +133,8 @@ def read_library(project: Path, titles: Path | None = None, columns: TitleColumn
     sizes = {(part.user_count, part.book_count) for part in (ratings, train)} | {(len(user_ids), len(book_ids))}
     if len(sizes) > 1 or validation.user_count > len(user_ids) or validation.book_count > len(book_ids):
         raise StageError(f"the tables in {project / 'data'} are not of one run; run: dvc repro")
-    known: dict[str, Any] = {"book": book_ids}
-    if titles:
-        found = read_titles(titles, book_ids.cast(pa.string()).to_pylist(), columns)
-        pairs = [found.get(book, (None, None)) for book in range(len(book_ids))]
-        known["title"], known["authors"] = (pa.array(part, pa.string()) for part in zip(*pairs, strict=True))
-    books = pa.table({**known, "ratings": np.bincount(train.books)})
-    return Library(user_ids, books, ratings, train, validation)
+    found = read_titles(titles, book_ids.cast(pa.string()).to_pylist(), columns) if titles else {}
+    return Library(user_ids, book_ids, ratings, train, validation, found)
 
 
 def read_reader(path: Path, library: Library, scale: list[float]) -> Reader:
@@ -144,7 +148,7 @@ def read_reader(path: Path, library: Library, scale: list[float]) -> Reader:
     """
     rows = [*read_rows(path)]
     names = [*rows[0]] if rows else []
-    of_books = find_columns(names, (*TITLE, *BOOK) if "title" in library.books.column_names else (*BOOK, *TITLE))
+    of_books = find_columns(names, (*TITLE, *BOOK) if library.titles else (*BOOK, *TITLE))
     of_stars = find_columns(names, STARS)
     if not of_books or not of_stars:
         raise StageError(
@@ -175,8 +179,8 @@ def read_reader(path: Path, library: Library, scale: list[float]) -> Reader:
     return Reader(path.name, np.array([*stars]), np.array([*stars.values()]))
 
 
-def name_book(row: dict[str, Any]) -> str:
-    """What a row of `Library.books`, or of a list, is called: the title and the authors, or the id."""
+def name_book(row: Row) -> str:
+    """The title and the authors, or the id, of what `Library.describe` says."""
     return " — ".join(filter(None, (row.get("title") or f"book {row['book']}", row.get("authors"))))
 
 
@@ -188,11 +192,10 @@ def _without_series(title: str) -> str:
 def _place(ids: pa.Array, wanted: str) -> int:
     """Where among the ids, which ascend, an id stands or would; at the start what can't be one."""
     try:
-        return bisect.bisect_left(
-            ids, pa.scalar(wanted.strip()).cast(ids.type).as_py(), key=lambda known: known.as_py()
-        )
-    except pa.ArrowInvalid:
+        value = int(wanted) if pa.types.is_integer(ids.type) else wanted.strip()
+    except ValueError:
         return 0
+    return bisect.bisect_left(ids, value, key=lambda known: known.as_py())
 
 
 def _find_id(ids: pa.Array, wanted: str) -> list[int]:

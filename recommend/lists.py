@@ -14,7 +14,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from recommend.library import Library, Reader, name_book
+from recommend.library import Library, Reader, Row, name_book
 from recommend.network import Floats, Network
 from stages.program.files import replacing
 
@@ -64,30 +64,29 @@ def nearest(network: Network, book: int, among: NDArray[np.integer], count: int)
 
 def list_books(
     library: Library, network: Network, readers: Sequence[Reader], left_out: NDArray[np.bool_], count: int, why: bool
-) -> pa.Table:
+) -> list[Row]:
     """The lists of some readers, made on as many threads as there are processors.
 
-    What `tabulate` says, with `reader` before it, the original id (null for a new reader), and if asked for `near`
+    What `as_rows` says, with `reader` before it, the original id (None for a new reader), and if asked for `near`
     behind it, the rated books that are nearest to each and their stars.
     """
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        lists = [*threads.map(lambda reader: recommend(network, reader, left_out, count), readers)]
-    table = tabulate(library, lists, "stars")
-    users = np.repeat([reader.user for reader in readers], [len(books.numbers) for books in lists])
-    table = table.add_column(0, "reader", library.user_ids.take(pa.array(users, pa.int64())))
-    if why:
-        pairs = [(reader, book) for reader, books in zip(readers, lists, strict=True) for book in books.numbers]
-        reasons = [_explain(library, network, reader, book) for reader, book in pairs]
-        table = table.append_column("near", pa.array(reasons, pa.string()))
-    return table
+        lists = threads.map(lambda reader: recommend(network, reader, left_out, count), readers)
+        rows: list[Row] = []
+        for reader, books in zip(readers, lists, strict=True):
+            user_id = None if reader.user is None else library.user_ids[reader.user].as_py()
+            for book, row in zip(books.numbers.tolist(), as_rows(library, books, "stars"), strict=True):
+                near = {"near": _explain(library, network, reader, book)} if why else {}
+                rows.append({"reader": user_id, **row, **near})
+    return rows
 
 
-def tabulate(library: Library, lists: Sequence[Books], score: str) -> pa.Table:
-    """The rows of `Library.books` for each list, with `rank` before them and the score before their `ratings`."""
-    numbers, scores = (np.concatenate(part) for part in zip(*lists, strict=True))
-    ranks = np.concatenate([np.arange(1, len(books.numbers) + 1) for books in lists])
-    table = library.books.take(pa.array(numbers)).add_column(0, "rank", pa.array(ranks))
-    return table.add_column(table.num_columns - 1, score, pa.array(scores))
+def as_rows(library: Library, books: Books, score: str) -> list[Row]:
+    """For each book its rank, from 1, its id and title, its score, and how many ratings stand behind it."""
+    return [
+        {"rank": rank, **library.describe(book), score: value, "ratings": int(library.counts[book])}
+        for rank, (book, value) in enumerate(zip(books.numbers.tolist(), books.scores.tolist(), strict=True), 1)
+    ]
 
 
 def _explain(library: Library, network: Network, reader: Reader, book: int) -> str:
@@ -96,29 +95,40 @@ def _explain(library: Library, network: Network, reader: Reader, book: int) -> s
     return "; ".join(f"{library.name(rated)} ({stars[rated]:g})" for rated in near.tolist())
 
 
-def show(table: pa.Table, score: str) -> str:
+def show(rows: Iterable[Row], score: str) -> str:
     """A list for the terminal: the score, how many ratings stand behind each book, what it is called."""
     lines = [f"{'':4} {score:>8} {'ratings':>8}  book"]
-    for row in table.to_pylist():
+    for row in rows:
         lines.append(f"{row['rank']:>3}. {row[score]:8.2f} {row['ratings']:>8,}  {name_book(row)}")
         lines += [f"{'':24}near {row['near']}"] if "near" in row else []
     return "\n".join(lines)
 
 
-def write_tables(path: Path, tables: Iterable[pa.Table]) -> None:
-    """Write tables one after the other to one file, whole or not at all: its name's end says which kind."""
-    waiting = iter(tables)
+def write_rows(path: Path, batches: Iterable[list[Row]], types: dict[str, pa.DataType]) -> None:
+    """Write rows to a file, whole or not at all: its name's end says of which kind; `types` has each column's."""
+    waiting = iter(batches)
     first = next(waiting)
     every = itertools.chain([first], waiting)
+    schema = pa.schema([(name, types[name]) for name in (first[0] if first else types)])
     with replacing(path) as temporary:
         if path.suffix == ".json":
-            rows = (json.dumps(row, ensure_ascii=False) for table in every for row in table.to_pylist())
+            lines = (json.dumps(row, ensure_ascii=False) for rows in every for row in rows)
             with temporary.open("w", encoding="utf-8", newline="\n") as file:
-                file.write("[\n" + next(rows, ""))
-                file.writelines(f",\n{row}" for row in rows)
+                file.write("[\n" + next(lines, ""))
+                file.writelines(f",\n{line}" for line in lines)
                 file.write("\n]\n")
             return
         writers: dict[str, Any] = {".csv": pyarrow.csv.CSVWriter, ".parquet": pq.ParquetWriter}
-        with writers[path.suffix](temporary, first.schema) as writer:
-            for table in every:
-                writer.write_table(table)
+        with writers[path.suffix](temporary, schema) as writer:
+            for rows in every:
+                writer.write_table(pa.Table.from_pylist(rows, schema))
+
+
+def column_types(library: Library, network: Network) -> dict[str, pa.DataType]:
+    """The types of the columns of rows, in their order in a file."""
+    number = pa.from_numpy_dtype(network.book_vectors.dtype)
+    return {
+        **{"reader": library.user_ids.type, "rank": pa.int64(), "book": library.book_ids.type},
+        **{"title": pa.string(), "authors": pa.string(), "stars": number, "distance": number},
+        **{"ratings": pa.int64(), "near": pa.string()},
+    }

@@ -115,10 +115,10 @@ def read_network(key: str, project: Path, library: Library) -> Network:
     path = project / "models" / WEIGHTS[key]
     weights = _read_weights(path, read_safetensors if key == "pytorch" else read_hdf5)
     books, users, *_ = weights
-    if (len(users), len(books)) != (len(library.user_ids), len(library.books)):
+    if (len(users), len(books)) != (len(library.user_ids), len(library.book_ids)):
         raise StageError(
             f"{path} knows {len(users):,} readers and {len(books):,} books, the tables in {project / 'data'} "
-            f"{len(library.user_ids):,} and {len(library.books):,}: it was trained on other ratings; run: dvc repro"
+            f"{len(library.user_ids):,} and {len(library.book_ids):,}: it was trained on other ratings; run: dvc repro"
         )
     network = Network(key, val_loss, *weights, make_prior(users, PRIOR_WEIGHT))
     _check_loss(path, network, library.validation)

@@ -3,27 +3,25 @@
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from recommend.library import Library, Reader
-from recommend.lists import Books, tabulate
+from recommend.library import Library, Reader, Row
+from recommend.lists import Books, as_rows
 from recommend.network import NAMES, Network
 
 BEST = 10
 """How many of the reader's own books the page shows."""
 
 
-def make_page(library: Library, reader: Reader, lists: list[tuple[Network, pa.Table]], scale: list[float]) -> str:
+def make_page(library: Library, reader: Reader, lists: list[tuple[Network, list[Row]]], scale: list[float]) -> str:
     """The page as HTML: the reader's best-rated books, and each network's list; what is on all of these is marked.
 
     Bars go from the lowest to the highest rating of the scale.
     """
-    agreed = set.intersection(*({*table["book"].to_pylist()} for _, table in lists))
+    agreed = set.intersection(*({row["book"] for row in rows} for _, rows in lists))
 
-    def show(row: dict[str, Any], value: str, kind: str = "") -> str:
+    def show(row: Row, value: str, kind: str = "") -> str:
         title, authors = row.get("title") or f"book {row['book']}", row.get("authors") or ""
         part = np.clip((row["stars"] - scale[0]) / (scale[1] - scale[0]), 0, 1)
         return (
@@ -32,20 +30,20 @@ def make_page(library: Library, reader: Reader, lists: list[tuple[Network, pa.Ta
         )
 
     best = np.lexsort((reader.books, -reader.stars))[:BEST]
-    rated = tabulate(library, [Books(reader.books[best], reader.stars[best])], "stars").to_pylist()
+    rated = as_rows(library, Books(reader.books[best], reader.stars[best]), "stars")
     columns = [
         '<section style="--colour:var(--soft)"><h2>Rated best</h2>'
         f"<p>by {escape(reader.name)}, of {len(reader.books):,} ratings</p>"
         f"<ol>{''.join(show(row, format(row['stars'], 'g')) for row in rated)}</ol></section>"
     ]
-    for network, table in lists:
-        rows = (
+    for network, rows in lists:
+        items = (
             show(row, f"{row['stars']:.2f}<small>{row['ratings']:,} ratings</small>", "both" * (row["book"] in agreed))
-            for row in table.to_pylist()
+            for row in rows
         )
         columns.append(
             f'<section style="--colour:var(--{network.key})"><h2>{NAMES[network.key]}</h2>'
-            f"<p>validation loss {network.val_loss:.4f}</p><ol>{''.join(rows)}</ol></section>"
+            f"<p>validation loss {network.val_loss:.4f}</p><ol>{''.join(items)}</ol></section>"
         )
     template = Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
     lowest, highest = (f"{end:g}" for end in scale)
