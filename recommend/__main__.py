@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,7 @@ def main() -> None:
     if asked.output:
         write_rows(asked.output, [rows], column_types(library, network))
     if not asked.html and not asked.output:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it without a word
         print(f"{heading}, by {NAMES[network.key]} (validation loss {network.val_loss:.4f})\n\n{show(rows, score)}")
 
 

@@ -173,7 +173,7 @@ def read_reader(path: Path, library: Library, scale: list[float]) -> Reader:
         else:
             unknown.append(book)
     if unknown:
-        note(f"{len(unknown):,} of the {len(rows):,} rows of {path} name no one book of these: {list_names(unknown)}")
+        note(f"{path}: {len(unknown):,} of {len(rows):,} rows don't name one book of these: {list_names(unknown)}")
     if not stars:
         raise StageError(f"{path} rates no book of these ratings")
     return Reader(path.name, np.array([*stars]), np.array([*stars.values()]))

@@ -141,7 +141,7 @@ def test_reads_a_readers_own_ratings(
 def test_says_which_books_are_unknown(titled: Library, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path / "mine.csv", "title,stars\nDune,4\nEmma,5\n\x1bOdd,3\n")
     assert read_reader(path, titled, SCALE).books.tolist() == [8]
-    assert f"2 of the 3 rows of {path} name no one book of these: 'Emma', '\\x1bOdd'" in capsys.readouterr().err
+    assert f"{path}: 2 of 3 rows don't name one book of these: 'Emma', '\\x1bOdd'" in capsys.readouterr().err
 
 
 WRONG_RATED: dict[str, tuple[str, str]] = {

@@ -79,5 +79,5 @@ def test_a_page_marks_what_the_networks_agree_on(trained: Path, library: Library
     agreed = set.intersection(*({row["book"] for row in rows} for _, rows in lists))
     page = make_page(library, reader, lists, SCALE)
     assert page.count('class="both"') == 2 * len(agreed) > 0
-    assert f"{len(agreed)} are on both lists" in page
+    assert f"On both lists: {len(agreed)}." in page
     assert "<b>me</b>" not in page
