@@ -1,75 +1,54 @@
 """Which books to read: the highest predicted stars among those that a reader hasn't rated, and what is near a book."""
 
+import itertools
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from recommend.library import Library, Reader, Row, name_book
 from recommend.network import Floats, Network
-from stages.ratings.table import Ratings
+from stages.program.files import replacing
 
 MIN_RATINGS = 10
 """How many ratings a book needs unless --min-ratings says so: chosen on validation rows (docs/recommending.md)."""
 
-BLOCK = 64
-"""Readers that a thread takes at a time."""
-
-GROUP = 64
-"""Scores of which the highest is found first."""
-
 REASONS = 3
 """How many rated books `--why` names."""
 
+FILES = (".csv", ".parquet", ".json")
 
-@dataclass(frozen=True)
-class Books:
+
+class Books(NamedTuple):
     """Books, the best first: their numbers (n,), and the predicted stars or the distance of each (n,)."""
 
-    numbers: NDArray[np.intp]
+    numbers: NDArray[np.integer]
     scores: Floats
 
 
-def recommend(
-    network: Network, vector: Floats, rated: NDArray[np.integer], offered: NDArray[np.intp], count: int
-) -> Books:
-    """The offered books (ascending) with the most predicted stars for a reader's vector (dim,), less the rated ones.
+def recommend(network: Network, reader: Reader, left_out: NDArray[np.bool_], count: int) -> Books:
+    """The books with the most predicted stars for a reader, less the rated ones and the ones left out (books,).
 
-    `network` has the offered books only: `Network.of_books`.
+    The reader's vector is the learned one, or one fitted to the ratings; of books with equal stars the first counts.
     """
-    stars = network.predict(vector)
-    places = np.searchsorted(offered, rated)
-    places = places[offered[np.minimum(places, len(offered) - 1)] == rated]
-    stars[places] = -np.inf
-    best = _highest(stars, min(count, len(stars) - len(places)))
-    return Books(offered[best], stars[best])
-
-
-def recommend_all(
-    network: Network, users: NDArray[np.intp], ratings: Ratings, offered: NDArray[np.intp], count: int
-) -> Iterator[list[Books]]:
-    """The lists of many readers, some readers' at a time, in their order.
-
-    Args:
-        network: of the offered books.
-        users: the readers (n,).
-        ratings: what is not to be recommended again, sorted by user.
-        offered: the books (m,), ascending.
-        count: books in a list.
-    """
-    bounds = np.searchsorted(ratings.users, np.stack([users, users + 1]))
-    network.book_part  # noqa: B018, once and not in each thread
-
-    def of_block(start: int) -> list[Books]:
-        return [
-            recommend(network, network.user_vectors[user], ratings.books[first:end], offered, count)
-            for user, first, end in zip(users[start : start + BLOCK], *bounds[:, start : start + BLOCK], strict=True)
-        ]
-
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        yield from threads.map(of_block, range(0, len(users), BLOCK))
+    new = reader.user is None
+    stars = network.predict(
+        network.fit_reader(reader.books, reader.stars) if new else network.user_vectors[reader.user]
+    )
+    stars[left_out] = stars[reader.books] = -np.inf
+    place = max(len(stars) - count, 0)
+    least = max(np.partition(stars, place)[place], np.finfo(stars.dtype).min)
+    books = np.flatnonzero(stars >= least)
+    best = books[np.argsort(-stars[books], kind="stable")][:count]
+    return Books(best, stars[best])
 
 
 def nearest(network: Network, book: int, among: NDArray[np.integer], count: int) -> Books:
@@ -79,15 +58,77 @@ def nearest(network: Network, book: int, among: NDArray[np.integer], count: int)
     """
     others = among[among != book]
     distances = np.linalg.norm(network.book_vectors[others] - network.book_vectors[book], axis=1)
-    best = _highest(-distances, min(count, len(others)))
+    best = np.argsort(distances, kind="stable")[:count]
     return Books(others[best], distances[best])
 
 
-def _highest(scores: Floats, count: int) -> NDArray[np.intp]:
-    """The places of the highest scores, the highest first; of equal ones the first."""
-    places = np.arange(len(scores))
-    if 0 < count <= len(scores) // GROUP:
-        # So many groups hold a score that high; what is lower can't be among the highest. Faster than argpartition.
-        highest_of_groups = np.maximum.reduceat(scores, places[::GROUP])
-        places = np.flatnonzero(scores >= np.partition(highest_of_groups, -count)[-count])
-    return places[np.lexsort((places, -scores[places]))][:count]
+def list_books(
+    library: Library, network: Network, readers: Sequence[Reader], left_out: NDArray[np.bool_], count: int, why: bool
+) -> list[Row]:
+    """The lists of some readers, made on as many threads as there are processors.
+
+    What `as_rows` says, with `reader` before it, the original id (None for a new reader), and if asked for `near`
+    behind it, the rated books that are nearest to each and their stars.
+    """
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        lists = threads.map(lambda reader: recommend(network, reader, left_out, count), readers)
+        rows: list[Row] = []
+        for reader, books in zip(readers, lists, strict=True):
+            user_id = None if reader.user is None else library.user_ids[reader.user].as_py()
+            for book, row in zip(books.numbers.tolist(), as_rows(library, books, "stars"), strict=True):
+                near = {"near": _explain(library, network, reader, book)} if why else {}
+                rows.append({"reader": user_id, **row, **near})
+    return rows
+
+
+def as_rows(library: Library, books: Books, score: str) -> list[Row]:
+    """For each book its rank, from 1, its id and title, its score, and how many ratings stand behind it."""
+    return [
+        {"rank": rank, **library.describe(book), score: value, "ratings": int(library.counts[book])}
+        for rank, (book, value) in enumerate(zip(books.numbers.tolist(), books.scores.tolist(), strict=True), 1)
+    ]
+
+
+def _explain(library: Library, network: Network, reader: Reader, book: int) -> str:
+    near = nearest(network, book, reader.books, REASONS).numbers
+    stars = dict(zip(reader.books.tolist(), reader.stars.tolist(), strict=True))
+    return "; ".join(f"{library.name(rated)} ({stars[rated]:g})" for rated in near.tolist())
+
+
+def show(rows: Iterable[Row], score: str) -> str:
+    """A list for the terminal: the score, how many ratings stand behind each book, what it is called."""
+    lines = [f"{'':4} {score:>8} {'ratings':>8}  book"]
+    for row in rows:
+        lines.append(f"{row['rank']:>3}. {row[score]:8.2f} {row['ratings']:>8,}  {name_book(row)}")
+        lines += [f"{'':24}near {row['near']}"] if "near" in row else []
+    return "\n".join(lines)
+
+
+def write_rows(path: Path, batches: Iterable[list[Row]], types: dict[str, pa.DataType]) -> None:
+    """Write rows to a file, whole or not at all: its name's end says of which kind; `types` has each column's."""
+    waiting = iter(batches)
+    first = next(waiting)
+    every = itertools.chain([first], waiting)
+    schema = pa.schema([(name, types[name]) for name in (first[0] if first else types)])
+    with replacing(path) as temporary:
+        if path.suffix == ".json":
+            lines = (json.dumps(row, ensure_ascii=False) for rows in every for row in rows)
+            with temporary.open("w", encoding="utf-8", newline="\n") as file:
+                file.write("[\n" + next(lines, ""))
+                file.writelines(f",\n{line}" for line in lines)
+                file.write("\n]\n")
+            return
+        writers: dict[str, Any] = {".csv": pyarrow.csv.CSVWriter, ".parquet": pq.ParquetWriter}
+        with writers[path.suffix](temporary, schema) as writer:
+            for rows in every:
+                writer.write_table(pa.Table.from_pylist(rows, schema))
+
+
+def column_types(library: Library, network: Network) -> dict[str, pa.DataType]:
+    """The types of the columns of rows, in their order in a file."""
+    number = pa.from_numpy_dtype(network.book_vectors.dtype)
+    return {
+        **{"reader": library.user_ids.type, "rank": pa.int64(), "book": library.book_ids.type},
+        **{"title": pa.string(), "authors": pa.string(), "stars": number, "distance": number},
+        **{"ratings": pa.int64(), "near": pa.string()},
+    }

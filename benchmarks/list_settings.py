@@ -1,22 +1,22 @@
-"""How the settings of recommend/ were chosen, on validation rows: prints the tables of docs/recommending.md.
+"""How the settings of `recommend` were chosen, on validation rows: prints tables of docs/recommending.md.
 
 Trains the project's networks several times: without some readers, to fit these as new ones; and on ratings thinned to a
 long tail, to see what books with few ratings are worth. With titles: how many neighbours are by the same author.
 """
 
 import argparse
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recommend.library import read_library
+from benchmarks.lists import reader_rows
+from recommend.library import Library, read_library
 from recommend.lists import nearest
-from recommend.network import Floats, Network, make_prior, read_hdf5, read_network, read_safetensors
-from recommend.titles import read_titles
+from recommend.network import WEIGHTS, Network, make_prior, read_hdf5, read_network, read_safetensors
 from stages.program.params import Params, load_params
 from stages.program.process import run_program
 from stages.ratings.table import Ratings, read_ratings
@@ -25,8 +25,8 @@ from stages.train_keras import KerasTrainer
 from stages.train_torch import TorchTrainer
 from stages.training.fit import Trainer, fit
 
-HELD_OUT, WEIGHTS_TRIED = 3000, (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0)
-"""Readers who aren't trained on, and how much their prior may weigh."""
+HELD_OUT, DIFFERING, WEIGHTS_TRIED = 3000, 500, (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0)
+"""Readers who aren't trained on; those whose predictions are compared; how much the prior may weigh."""
 
 THINNINGS, LONGEST_TAIL, TOP = 3, 80, 1000
 LEAST = (1, 2, 3, 5, 8, 10, 15, 20, 30, 40, 60)
@@ -35,61 +35,51 @@ LEAST = (1, 2, 3, 5, 8, 10, 15, 20, 30, 40, 60)
 
 def main() -> None:
     """Print the three tables."""
-    parser = argparse.ArgumentParser(prog="python -m recommend.choices", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.list_settings", description=__doc__)
     parser.add_argument("--project", type=Path, default=Path(), metavar="FOLDER", help="default: this folder")
     parser.add_argument("--titles", type=Path, metavar="FILE")
     asked = parser.parse_args()
     params = load_params(asked.project / "params.yaml")
-    parts = [read_ratings(asked.project / "data" / f"{name}.parquet") for name in ("train", "validation", "test")]
-    if asked.titles:
-        for line in compare_authors(asked.project, asked.titles):
-            print(line, flush=True)
-    for key in ("pytorch", "keras"):
-        for line in hold_out_readers(key, params, asked.project, *parts):
-            print(line, flush=True)
-    for seed in range(THINNINGS):
-        for line in thin_books(params, parts[0], parts[1], seed):
-            print(line, flush=True)
+    library, test = read_library(asked.project, asked.titles), read_ratings(asked.project / "data" / "test.parquet")
+    networks = [read_network(key, asked.project, library) for key in WEIGHTS]
+    tables = [
+        *(compare_authors(library, network) for network in networks if asked.titles),
+        *(hold_out_readers(network, params, library, test) for network in networks),
+        *(thin_books(params, library.train, library.validation, seed) for seed in range(THINNINGS)),
+    ]
+    for line in itertools.chain.from_iterable(tables):
+        print(line, flush=True)
 
 
-def hold_out_readers(
-    key: str, params: Params, project: Path, train: Ratings, validation: Ratings, test: Ratings
-) -> Iterator[str]:
+def hold_out_readers(known: Network, params: Params, library: Library, test: Ratings) -> Iterator[str]:
     """The loss for readers who were trained on, and for the same readers as new ones, by the weight of the prior."""
-    known = read_network(key, project, train)
+    train, key = library.train, known.key
     held = np.zeros(train.user_count, np.bool_)
     held[np.random.default_rng(0).permutation(train.user_count - 1)[:HELD_OUT]] = True  # the last keeps the count
-    rest, *judged = (
-        part[np.flatnonzero(held[part.users] == is_held)]
-        for part, is_held in ((train, False), (validation, True), (test, True))
-    )
+    rest, validation = train[~held[train.users]], library.validation
+    judged = [part[held[part.users]] for part in (validation, test)]
     trainer: Trainer = TorchTrainer(params, rest) if key == "pytorch" else KerasTrainer(params, rest)
-    fit(trainer, rest, validation[np.flatnonzero(~held[validation.users])], params.train)
-    read: Any = read_safetensors if key == "pytorch" else read_hdf5
-    books, users, kernels, biases = read(trainer.save())
+    fit(trainer, rest, validation[~held[validation.users]], params.train)
+    weights = (read_safetensors if key == "pytorch" else read_hdf5)(trainer.save())
+    some = np.flatnonzero(held)[:DIFFERING]
     yield f"{key}, trained on: " + show_losses(known, judged)
     for weight in WEIGHTS_TRIED:
-        prior = make_prior(users[~held], weight)
-        fitted = fit_readers(Network(key, np.nan, books, users, kernels, biases, prior), train, held)
-        refitted = fit_readers(replace(known, prior=make_prior(known.user_vectors, weight)), train, held)
+        fitted = fit_readers(Network(key, np.nan, *weights, make_prior(weights[1][~held], weight)), train, held)
+        again = fit_readers(replace(known, prior=make_prior(known.user_vectors, weight)), train, held)
         differences = [
-            refitted.predict(refitted.user_vectors[user]) - known.predict(known.user_vectors[user])
-            for user in np.flatnonzero(held)[:500]
+            known.predict(known.user_vectors[user]) - known.predict(again.user_vectors[user]) for user in some
         ]
         distance = np.sqrt(np.mean(np.square(differences)))
         yield f"{key}, weight {weight}: {show_losses(fitted, judged)}, differ by {distance:.3f}"
-    yield f"{key}, the mean vector: " + show_losses(
-        replace(fitted, user_vectors=np.tile(prior[0], (len(held), 1))), judged
-    )
+    mean = np.tile(fitted.prior[0], (len(held), 1))
+    yield f"{key}, the mean vector: " + show_losses(replace(fitted, user_vectors=mean), judged)
 
 
 def fit_readers(network: Network, train: Ratings, readers: NDArray[np.bool_]) -> Network:
     """The network with vectors of some readers fitted to their training rows."""
-    vectors = network.user_vectors.copy()
-    bounds = np.searchsorted(train.users, np.arange(len(readers) + 1, dtype=np.int32))
+    vectors, rows = network.user_vectors.copy(), reader_rows(train)
     for user in np.flatnonzero(readers):
-        rows = slice(bounds[user], bounds[user + 1])
-        vectors[user] = network.fit_reader(train.books[rows], train.stars[rows])
+        vectors[user] = network.fit_reader(train.books[rows[user]], train.stars[rows[user]])
     return replace(network, user_vectors=vectors)
 
 
@@ -115,8 +105,8 @@ def thin_books(params: Params, train: Ratings, validation: Ratings, seed: int) -
     trainer = TorchTrainer(params, thinned)
     fit(trainer, thinned, validation, params.train)
     network = Network("pytorch", np.nan, *read_safetensors(trainer.save()), prior=make_prior(np.eye(2), 1))
-    every = np.arange(0, train.book_count, 50)
-    of_readers = np.array([network.of_books(every).predict(vector).mean() for vector in network.user_vectors])
+    some = replace(network, book_vectors=network.book_vectors[::50])
+    of_readers = np.array([some.predict(vector).mean() for vector in network.user_vectors])
     biases, truth = fit_biases(thinned), fit_biases(train)
     above = {
         "pytorch": network.predict_rows(validation) - of_readers[validation.users],
@@ -131,27 +121,20 @@ def thin_books(params: Params, train: Ratings, validation: Ratings, seed: int) -
         yield f"{name}, thinned to {len(thinned):,}, at least " + ", ".join(figures)
 
 
-def compare_authors(project: Path, titles: Path) -> Iterator[str]:
+def compare_authors(library: Library, network: Network) -> Iterator[str]:
     """Of the ten nearest books to one by an author of five or more, the share by the same (first) author."""
-    library = read_library(project)
-    found = read_titles(titles, [str(book_id) for book_id in library.book_ids.to_pylist()])
     names = [
-        found[book].authors.partition(",")[0] if book in found else f"book {book}"
-        for book in range(len(library.book_ids))
+        library.titles.get(book, ("", f"book {book}"))[1].partition(",")[0] for book in range(len(library.book_ids))
     ]
     authors = np.unique(names, return_inverse=True)[1]
     several = np.flatnonzero(np.bincount(authors)[authors] >= 5)
-    yield f"by chance: {np.mean(np.bincount(authors)[authors][several] - 1) / (len(authors) - 1):.2%}"
-    for key in ("pytorch", "keras"):
-        network = read_network(key, project, library.train)
-        centred: Floats = network.book_vectors - network.book_vectors.mean(axis=0)
-        unit = replace(network, book_vectors=centred / np.linalg.norm(centred, axis=1, keepdims=True))
-        for name, vectors in (("distance", network), ("angle", unit)):
-            same = [
-                (authors[nearest(vectors, book, np.arange(len(authors)), 10).numbers] == authors[book]).mean()
-                for book in several.tolist()
-            ]
-            yield f"{key}, by the {name}: {np.mean(same):.2%}"
+    chance = np.mean(np.bincount(authors)[authors][several] - 1) / (len(authors) - 1)
+    centred = network.book_vectors - network.book_vectors.mean(axis=0)
+    angles = replace(network, book_vectors=centred / np.linalg.norm(centred, axis=1, keepdims=True))
+    for name, vectors in (("distance", network), ("angle", angles)):
+        neighbours = [nearest(vectors, book, np.arange(len(authors)), 10).numbers for book in several.tolist()]
+        share = np.mean(authors[neighbours] == authors[several, None])
+        yield f"{network.key}, by the {name}: {share:.2%} by the same author, by chance {chance:.2%}"
 
 
 if __name__ == "__main__":

@@ -1,20 +1,20 @@
 """What lists of ten books are worth: how often they hold what a reader went on to rate. `--help` says how to ask.
 
 Each Python measures what it can: the project's own the trained models and the most rated books, one with `implicit`
-(`pip install implicit==0.7.3` in an environment of its own) item-item neighbours and factors of implicit feedback.
+item-item neighbours and factors of implicit feedback (`pip install implicit==0.7.3 pyarrow tqdm` in an environment of
+its own).
 """
 
 import argparse
 import importlib.util
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recommend.lists import MIN_RATINGS, recommend_all
-from recommend.network import NAMES, Network, read_network
 from stages.program.process import run_program
 from stages.ratings.table import Ratings, read_ratings
 
@@ -30,10 +30,10 @@ Lists = NDArray[np.intp]
 
 def main() -> None:
     """Measure every kind of list on one part of the ratings."""
-    parser = argparse.ArgumentParser(prog="python -m recommend.worth", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.lists", description=__doc__)
     parser.add_argument("--project", type=Path, default=Path(), metavar="FOLDER", help="default: this folder")
     parser.add_argument("--part", choices=("validation", "test"), default="validation", help="default: %(default)s")
-    parser.add_argument("--min-ratings", type=int, nargs="+", default=[MIN_RATINGS], metavar="N", help="for the models")
+    parser.add_argument("--min-ratings", type=int, nargs="+", default=[10], metavar="N", help="for the models")
     asked = parser.parse_args()
     train, validation, part = (
         read_ratings(asked.project / "data" / f"{name}.parquet") for name in ("train", "validation", asked.part)
@@ -54,19 +54,29 @@ def measured(
     """What this Python can measure: a name, lists, and where stars are predicted the share of pairs in order."""
     count = COUNT + int(np.bincount(known.users).max())
     if importlib.util.find_spec("implicit"):
-        for name, recommend in peers(train):
-            yield name, fill(recommend(users, count), users, known), ""
+        for name, rank in peers(train):
+            yield name, fill(rank(users, count), users, known), ""
         return
     ratings, random = np.bincount(train.books), np.random.default_rng(42)
     drawn = random.integers(0, len(ratings), (len(users), count))
     yield "drawn at random", fill(drawn, users, known), "50.0%"
     most = np.argsort(-ratings, kind="stable")[:count]
     yield "most rated", fill(np.tile(most, (len(users), 1)), users, known), ""
+    from recommend.library import Reader, read_library  # not for the peers' Python: it lacks what these need
+    from recommend.lists import recommend
+    from recommend.network import NAMES, read_network
+
+    library, rows = read_library(project), reader_rows(known)
+    readers = [Reader("", known.books[rows[user]], known.stars[rows[user]], user) for user in users.tolist()]
     for key in NAMES:
-        network = read_network(key, project, train)
+        network = read_network(key, project, library)
+        order = pairs_in_order(network.predict_rows(part), part)
         for number in least:
-            lists = model_lists(network, users, known, np.flatnonzero(ratings >= number))
-            yield f"{NAMES[key]}, from {number} ratings on", lists, f"{pairs_in_order(network, part):.1%}"
+            lists = np.full((len(users), COUNT), -1)
+            for row, reader in enumerate(readers):
+                books = recommend(network, reader, ratings < number, COUNT).numbers
+                lists[row, : len(books)] = books
+            yield f"{NAMES[key]}, from {number} ratings on", lists, f"{order:.1%}"
 
 
 def merge(*parts: Ratings) -> Ratings:
@@ -76,16 +86,6 @@ def merge(*parts: Ratings) -> Ratings:
     )
     order = np.lexsort((books, users))
     return Ratings(users[order], books[order], stars[order])
-
-
-def model_lists(network: Network, users: NDArray[np.intp], known: Ratings, offered: NDArray[np.intp]) -> Lists:
-    """The lists that `python -m recommend` gives, of books that aren't known."""
-    lists = np.full((len(users), COUNT), -1)
-    for row, books in enumerate(
-        books for block in recommend_all(network.of_books(offered), users, known, offered, COUNT) for books in block
-    ):
-        lists[row, : len(books.numbers)] = books.numbers
-    return lists
 
 
 def fill(candidates: Lists, users: NDArray[np.intp], known: Ratings) -> Lists:
@@ -110,22 +110,21 @@ def judge(lists: Lists, users: NDArray[np.intp], part: Ratings, least_stars: flo
     return float(hits.any(axis=1).mean()), float(((hits @ gains) / ideal).mean())
 
 
-def pairs_in_order(network: Network, part: Ratings) -> float:
+def pairs_in_order(predictions: NDArray[np.floating[Any]], part: Ratings) -> float:
     """Of two books that a reader gave different stars, how often the better has the higher prediction (the AUC)."""
-    predictions = network.predict_rows(part)
     right = pairs = 0.0
-    for start, end in zip(*reader_bounds(part), strict=True):
-        stars, predicted = part.stars[start:end], predictions[start:end]
+    for rows in reader_rows(part):
+        stars, predicted = part.stars[rows], predictions[rows]
         better = stars[:, None] > stars
         right += float((better * ((predicted[:, None] > predicted) + 0.5 * (predicted[:, None] == predicted))).sum())
         pairs += float(better.sum())
     return right / pairs
 
 
-def reader_bounds(part: Ratings) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Where each reader's rows start and end in a table sorted by reader."""
-    starts = np.flatnonzero(np.diff(part.users, prepend=-1))
-    return starts, np.append(starts[1:], len(part))
+def reader_rows(part: Ratings) -> list[slice]:
+    """Where each reader's rows are in a table sorted by reader."""
+    bounds = np.searchsorted(part.users, np.arange(part.user_count + 1, dtype=np.int32)).tolist()
+    return [slice(start, end) for start, end in pairwise(bounds)]
 
 
 def peers(train: Ratings) -> Iterator[tuple[str, Callable[[NDArray[np.intp], int], Lists]]]:
