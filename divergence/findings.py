@@ -67,10 +67,8 @@ def disagreements(claims: Iterable[Claim]) -> Iterator[Finding]:
 
 def _weights(comparison: Comparison) -> Iterator[Claim]:
     """The distributions that the first weights were drawn from, and a padding row of zeros."""
-    pairs = [*comparison.aligned(1, "weights")]
-    names = [pair.one for pair, _, _ in pairs], [pair.other for pair, _, _ in pairs]
-    one, other = (find_origins(of, record) for of, record in zip(names, comparison.records, strict=True))
-    for pair, a, b in pairs:
+    one, other = (find_origins(record) for record in comparison.records)
+    for pair, a, b in comparison.aligned(1, "weights"):
         if distance(a, b) > comparison.tolerance("weights"):
             here, there = one[pair.one], other[pair.other]
             if here or there or not same_distribution(a, b):
@@ -127,8 +125,7 @@ def _layers(comparison: Comparison) -> Iterator[Claim]:
 def explain_both(comparison: Comparison) -> Mixtures:
     """The mixtures that explain the steps of each pair of weights whose steps both programs recorded."""
     clippings = set().union(*map(find_clippings, comparison.records))
-    names = [pair.one for pair in comparison.pairs], [pair.other for pair in comparison.pairs]
-    one, other = (explain_steps(of, record, clippings) for of, record in zip(names, comparison.records, strict=True))
+    one, other = (explain_steps(record, clippings) for record in comparison.records)
     return {p.label: (one[p.one], other[p.other]) for p in comparison.pairs if p.one in one and p.other in other}
 
 

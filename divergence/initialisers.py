@@ -60,12 +60,12 @@ OF_THE_KERNEL: dict[str, tuple[str, Callable[[int, int], float]]] = {
 """Likewise of one that does. A bias has the first one, from its layer's kernel."""
 
 
-def find_origins(names: list[str], record: Record) -> dict[str, dict[str, str]]:
+def find_origins(record: Record) -> dict[str, dict[str, str]]:
     """Which initialisers each weight fits before its first step, with what speaks for it; none if no known one does.
 
     The likeliest come first: those not doubtful, and of them those that fit most of the program's weights.
     """
-    origins = {name: _find_origin(name, record) for name in names}
+    origins = {name: _find_origin(name, record) for name in record.steps[0]["weights"]}
     often = Counter(itertools.chain(*origins.values()))
     return {
         name: {

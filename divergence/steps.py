@@ -38,13 +38,13 @@ PRECISION = {"float32": (1e-4, 3e-7, 1e-6), "float64": (1e-9, 1e-15, 1e-11)}
 """How far a step may be off: of itself, of the weight, and of the tensor's largest step."""
 
 
-def explain_steps(names: list[str], record: Record, clippings: set[Clipping]) -> dict[str, set[Mixture]]:
+def explain_steps(record: Record, clippings: set[Clipping]) -> dict[str, set[Mixture]]:
     """The mixtures that explain each weight's steps, of those the ones that explain the most of the program's weights.
 
     A weight whose steps weren't recorded is left out; one that no mixture explains has none.
     """
-    kinds = "weights", "gradients", "after"
-    recorded = [name for name in names if all(name in step[kind] for step in record.steps for kind in kinds)]
+    kinds = [step[kind].keys() for step in record.steps for kind in ("weights", "gradients", "after")]
+    recorded = [name for name in record.steps[0]["weights"] if all(name in names for names in kinds)]
     found = {name: {*_explain(name, record, clippings)} for name in recorded}
     often = Counter(itertools.chain(*found.values()))
     most = {name: max((often[mixture] for mixture in mixtures), default=0) for name, mixtures in found.items()}
