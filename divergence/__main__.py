@@ -14,6 +14,7 @@ from divergence.pairing import read_mapping
 from divergence.record import RecordError, read_record
 from divergence.walk import Walk, walk
 
+CHECKLIST = "docs/why-the-curves-differ.md#checklist"
 WIDTH = 80
 EVIDENCE = 6
 """How many pieces of evidence to show of one difference."""
@@ -52,6 +53,7 @@ def describe(comparison: Comparison, found: Walk) -> str:
         if further:
             lines += ["", "Further differences of their own, whatever came before:"]
             lines += [line for finding in further for line in _describe(finding)]
+        lines += ["", f"What makes both the same: {CHECKLIST}"]
     if found.common_step:
         lines += ["", *_wrap(f"Both step by the same formula: {found.common_step}.")]
     return "\n".join(lines)

@@ -11,16 +11,12 @@ LeCun are cut at two standard deviations and widened by 1/0.8796 to have the var
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from scipy import special, stats
+from scipy import stats
 
 from divergence.record import Array, Record
-
-Cdf: TypeAlias = Callable[[Any], Any]
-"""A distribution: the probability of a number below x."""
 
 SAMPLE = 20_000
 """How many of a tensor's numbers are enough to tell distributions apart."""
@@ -31,66 +27,98 @@ DOUBTFUL = 0.01
 CUT = 0.87962566103423978
 """The standard deviation of N(0, 1) cut at ±2."""
 
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a tensor's numbers may come from."""
-
-    fits: dict[str, float]
-    """The p-value of each initialiser that isn't ruled out, the likeliest first; 1 where it is seen and not tested."""
-    count: int
-    """How many numbers were tested."""
-    described: str
-    """The numbers in a few words."""
-
-    @property
-    def name(self) -> str:
-        """The likeliest, in a few words."""
-        return next(iter(self.fits), f"no known initialiser ({self.described})")
-
-    @property
-    def evidence(self) -> str:
-        """What speaks for it."""
-        p = next(iter(self.fits.values()), None)
-        return self.described if p is None else f"p = {p:.2g} of {self.count}" if p < 1 else f"all {self.count}"
-
-
-def find_origins(names: list[str], record: Record) -> dict[str, Origin]:
-    """Which initialisers each weight fits before its first step, those first that fit most weights of the program."""
-    origins = {name: find_origin(name, record) for name in names}
-    often = Counter(itertools.chain(*(origin.fits for origin in origins.values())))
-
-    def rank(fit: tuple[str, float]) -> tuple[bool, int]:
-        return fit[1] < DOUBTFUL, -often[fit[0]]
-
-    return {name: replace(origin, fits=dict(sorted(origin.fits.items(), key=rank))) for name, origin in origins.items()}
+DISTRIBUTIONS: dict[str, Callable[[float], Any]] = {
+    "uniform": lambda limit: stats.uniform(-limit, 2 * limit),
+    "positive": lambda limit: stats.uniform(0, limit),
+    "normal": lambda sd: stats.norm(0, sd),
+    "cut": lambda sd: stats.truncnorm(-2, 2, 0, sd),
+}
+OF_ONE_SIZE = {
+    "N(0, 1)": ("normal", 1.0),
+    "U(−0.05, 0.05)": ("uniform", 0.05),
+    **{f"N(0, {sd}²)": ("normal", sd) for sd in (0.05, 0.02, 0.01, 0.1, 0.001)},
+    **{f"N(0, {sd}²) cut at ±2 sd": ("cut", sd) for sd in (0.05, 0.02, 0.01, 0.1, 0.001)},
+    **{f"U(±{limit})": ("uniform", limit) for limit in (1.0, 0.1, 0.01, 0.5, 0.001)},
+    "U(0, 1)": ("positive", 1.0),
+}
+"""Distributions of a bound or standard deviation that doesn't depend on the layer."""
+OF_THE_KERNEL: dict[str, tuple[str, Callable[[int, int], float]]] = {
+    "U(±1/√fan_in)": ("uniform", lambda fan_in, _: fan_in**-0.5),
+    "Glorot uniform": ("uniform", lambda fan_in, fan_out: (6 / (fan_in + fan_out)) ** 0.5),
+    "Glorot normal": ("normal", lambda fan_in, fan_out: (2 / (fan_in + fan_out)) ** 0.5),
+    "Glorot normal, cut at ±2 sd": ("cut", lambda fan_in, fan_out: (2 / (fan_in + fan_out)) ** 0.5 / CUT),
+    "He uniform": ("uniform", lambda fan_in, _: (6 / fan_in) ** 0.5),
+    "He normal": ("normal", lambda fan_in, _: (2 / fan_in) ** 0.5),
+    "He normal, cut at ±2 sd": ("cut", lambda fan_in, _: (2 / fan_in) ** 0.5 / CUT),
+    "He normal of fan_out": ("normal", lambda _, fan_out: (2 / fan_out) ** 0.5),
+    "LeCun uniform": ("uniform", lambda fan_in, _: (3 / fan_in) ** 0.5),
+    "LeCun normal": ("normal", lambda fan_in, _: fan_in**-0.5),
+    "LeCun normal, cut at ±2 sd": ("cut", lambda fan_in, _: fan_in**-0.5 / CUT),
+    "N(0, 1/fan_in), cut at ±2 sd and not widened": ("cut", lambda fan_in, _: fan_in**-0.5),  # Sonnet's
+    "unit scaling uniform, factor 1.43": ("uniform", lambda fan_in, _: 1.43 * (3 / fan_in) ** 0.5),  # TensorFlow 1's
+}
+"""Likewise of one that does. A bias has the first one, from its layer's kernel."""
 
 
-def find_origin(name: str, record: Record) -> Origin:
-    """Which initialisers a weight of the record fits before its first step; rows of zeros (padding) are left out."""
+def find_origins(record: Record) -> dict[str, dict[str, str]]:
+    """Which initialisers each weight fits before its first step, with what speaks for it; none if no known one does.
+
+    The likeliest come first: those not doubtful, and of them those that fit most of the program's weights.
+    """
+    origins = {name: _find_origin(name, record) for name in record.steps[0]["weights"]}
+    often = Counter(itertools.chain(*origins.values()))
+    return {
+        name: {
+            known: f"p = {fits[known]:.2g}" if fits[known] < 1 else "all of them"
+            for known in sorted(fits, key=lambda known: (fits[known] < DOUBTFUL, -often[known]))
+        }
+        for name, fits in origins.items()
+    }
+
+
+def same_distribution(one: Array, other: Array) -> bool:
+    """Whether two tensors may be two draws from one distribution."""
+    return bool(stats.ks_2samp(one.ravel(), other.ravel()).pvalue > SIGNIFICANCE)
+
+
+def _find_origin(name: str, record: Record) -> dict[str, float]:
+    """The p-value of each initialiser that isn't ruled out; rows of zeros (padding) are left out."""
     array = np.asarray(record.steps[0]["weights"][name], dtype=float)
-    kind, sibling = _look_up(name, record)
     if array.ndim == 2 and array.any():
         array = array[array.any(axis=1)]
     values = array.ravel()
-    described = f"mean {values.mean():.3g}, sd {values.std():.3g}, {values.min():.3g} to {values.max():.3g}"
     if known := _find_constant(values) or _find_orthogonal(array):
-        return Origin({known: 1.0}, len(values), described)
+        return {known: 1.0}
     sample = np.random.default_rng(0).choice(values, min(SAMPLE, len(values)), replace=False)
+    largest = np.abs(sample).max() * (1 - 1e-6)  # float32 may round a number over the bound
     fits: dict[str, float] = {}
-    for candidate, cdf in _candidates(array, kind, sibling, record.is_pytorch):
-        p = min(float(stats.kstest(sample, cdf).pvalue), _of_largest(sample, cdf), 0.99)
-        if p > SIGNIFICANCE:
-            fits.setdefault(candidate, p)
-    return Origin(fits, len(sample), described)
+    for candidate, distribution in _candidates(name, record):
+        # The largest number tells a uniform distribution's bound far more sharply than all of them.
+        below = float(distribution.cdf(largest) - distribution.cdf(-largest)) ** len(sample)
+        by_largest = 2 * min(below, 1 - below)
+        if by_largest > SIGNIFICANCE and (p := stats.kstest(sample, distribution.cdf).pvalue) > SIGNIFICANCE:
+            fits.setdefault(candidate, min(p, by_largest))
+    return fits
 
 
-def _of_largest(values: Array, cdf: Cdf) -> float:
-    """The p-value of the numbers' largest size: of a uniform distribution it tells the bound far more sharply."""
-    largest = np.abs(values).max() * (1 - 1e-6)  # float32 may round a number over the bound
-    inside = float(cdf(largest) - cdf(-largest))
-    below = inside ** len(values)
-    return 0.0 if inside == 1 else min(1.0, 2 * min(below, 1 - below))
+def _candidates(name: str, record: Record) -> Iterator[tuple[str, Any]]:
+    """Known initialisers by name."""
+    array = kernel = record.steps[0]["weights"][name]
+    sizes: dict[str, list[tuple[str, float]]] = {}
+    for layer in record.layers.values():
+        if name in layer["weights"].values():
+            weights = [record.steps[0]["weights"][weight] for weight in layer["weights"].values()]
+            kernel = array if array.ndim > 1 else max(weights, key=lambda weight: (weight.ndim, weight.size))
+            if hidden := layer.get("hidden_size"):  # of all weights of PyTorch's recurrent layers
+                sizes["U(±1/√hidden)"] = [("uniform", hidden**-0.5)]
+    for is_pytorch in [True, False] if record.is_pytorch is None else [record.is_pytorch]:
+        if kernel.ndim > 1:
+            field, ends = (kernel.shape[2:], (1, 0)) if is_pytorch else (kernel.shape[:-2], (-2, -1))
+            fan_in, fan_out = (kernel.shape[end] * int(np.prod(field)) for end in ends)
+            for known, (kind, scale) in [*OF_THE_KERNEL.items()][: None if array.ndim > 1 else 1]:
+                sizes.setdefault(known, []).append((kind, scale(fan_in, fan_out)))
+    sizes |= {known: [size] for known, size in OF_ONE_SIZE.items()}
+    yield from ((known, DISTRIBUTIONS[kind](scale)) for known, found in sizes.items() for kind, scale in found)
 
 
 def _find_constant(values: Array) -> str | None:
@@ -99,78 +127,6 @@ def _find_constant(values: Array) -> str | None:
         return {0.0: "zeros", 1.0: "ones"}.get(values[0], f"constant {values[0]:.6g}")
     gates = np.repeat([0.0, 1.0, 0.0, 0.0], len(values) // 4)
     return "zeros, and ones for the forget gate" if np.array_equal(values, gates) else None
-
-
-def same_distribution(one: Array, other: Array) -> bool:
-    """Whether two tensors may be two draws from one distribution."""
-    return bool(stats.ks_2samp(one.ravel(), other.ravel()).pvalue > SIGNIFICANCE)
-
-
-def _look_up(name: str, record: Record) -> tuple[str, Array | None]:
-    """The kind of a weight's layer, and the layer's largest weight, whose fan_in PyTorch takes for a bias too."""
-    for layer in record.settings.get("layers", {}).values():
-        if name in layer["weights"].values():
-            weights = [record.steps[0]["weights"][weight] for weight in layer["weights"].values()]
-            return layer["kind"], max(weights, key=lambda weight: (weight.ndim, weight.size))
-    return "", None
-
-
-def _fans(array: Array, is_pytorch: bool | None) -> tuple[int, int]:
-    """fan_in and fan_out of a kernel."""
-    if array.ndim < 2:
-        return array.size, array.size
-    if is_pytorch:
-        field = int(np.prod(array.shape[2:]))
-        return array.shape[1] * field, array.shape[0] * field
-    field = int(np.prod(array.shape[:-2]))
-    return array.shape[-2] * field, array.shape[-1] * field
-
-
-def _candidates(array: Array, kind: str, sibling: Array | None, is_pytorch: bool | None) -> Iterator[tuple[str, Cdf]]:
-    """Known initialisers by name: what the frameworks' layers take first, then the rest."""
-    of_embeddings = [("N(0, 1)", _normal(1)), ("U(−0.05, 0.05)", _uniform(0.05))]
-    yield from of_embeddings if kind.startswith("Embedding") else []
-    kernel = array if array.ndim > 1 else sibling
-    if kernel is not None and kernel.ndim > 1:
-        for torch_layout in [True, False] if is_pytorch is None else [is_pytorch]:
-            fan_in, fan_out = _fans(kernel, torch_layout)
-            yield "U(±1/√fan_in)", _uniform(fan_in**-0.5)
-            if array.ndim > 1:
-                yield from _scaled(fan_in, fan_out)
-            if gates := {"LSTM": 4, "GRU": 3, "RNN": 1}.get(
-                kind
-            ):  # PyTorch: U(±1/√hidden) for all of a recurrent layer
-                yield "U(±1/√hidden)", _uniform((fan_out / gates) ** -0.5)
-    yield from of_embeddings
-    for sd in (0.05, 0.02, 0.01, 0.1, 0.001):
-        yield f"N(0, {sd}²)", _normal(sd)
-        yield f"N(0, {sd}²) cut at ±2 sd", _cut_normal(sd)
-    for limit in (1.0, 0.1, 0.01, 0.5, 0.001):
-        yield f"U(±{limit})", _uniform(limit)
-    yield "U(0, 1)", lambda x: np.clip(x, 0, 1)
-
-
-def _scaled(fan_in: int, fan_out: int) -> Iterator[tuple[str, Cdf]]:
-    """The initialisers whose size is that of the layer."""
-    for author, variance in (("Glorot", 2 / (fan_in + fan_out)), ("He", 2 / fan_in), ("LeCun", 1 / fan_in)):
-        yield f"{author} uniform", _uniform((3 * variance) ** 0.5)
-        yield f"{author} normal", _normal(variance**0.5)
-        yield f"{author} normal, cut at ±2 sd", _cut_normal(variance**0.5 / CUT)
-    yield "He normal of fan_out", _normal((2 / fan_out) ** 0.5)
-    yield "N(0, 1/fan_in), cut at ±2 sd and not widened", _cut_normal(fan_in**-0.5)  # Sonnet's
-    yield "unit scaling uniform, factor 1.43", _uniform(1.43 * (3 / fan_in) ** 0.5)  # TensorFlow 1's for relu
-
-
-def _uniform(limit: float) -> Cdf:
-    return lambda x: np.clip((x / limit + 1) / 2, 0, 1)
-
-
-def _normal(sd: float) -> Cdf:
-    return lambda x: special.ndtr(x / sd)
-
-
-def _cut_normal(sd: float) -> Cdf:
-    return lambda x: np.clip((special.ndtr(x / sd) - special.ndtr(-2)) / (1 - 2 * special.ndtr(-2)), 0, 1)
 
 
 def _find_orthogonal(array: Array) -> str | None:

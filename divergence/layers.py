@@ -1,6 +1,7 @@
 """What a layer does, from its own input and output: conventions that both programs' layers can be asked for."""
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,118 +12,119 @@ FAMILIES = {
     "LayerNormalization": "layer norm", "Dropout": "dropout", "AlphaDropout": "dropout", "SpatialDropout": "dropout",
     "Embedding": "embedding",
 }  # fmt: skip
+ROLES = {
+    "scale": ("weight", "gamma"), "shift": ("bias", "beta"), "mean": ("running_mean", "moving_mean"),
+    "variance": ("running_var", "moving_variance"), "table": ("weight", "embeddings"),
+}  # fmt: skip
+"""What a layer's weights are called in PyTorch and in Keras."""
+EPSILONS = (0, 1e-12, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 
 
-def family(kind: str) -> str | None:
-    """What a layer's class is called here, without the number of its dimensions."""
-    return FAMILIES.get(kind.rstrip("123dD"))
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a record, in its first step."""
+
+    name: str
+    record: Record
+
+    @property
+    def family(self) -> str | None:
+        """What its class is called here, without the number of its dimensions."""
+        return FAMILIES.get(self.record.layers.get(self.name, {}).get("kind", "").rstrip("123dD"))
+
+    def array(self, side: str) -> Array:
+        """Its input or output; a batch norm's as (numbers, channels)."""
+        array = np.asarray(self.record.steps[0]["layers"][f"{self.name}:{side}"], dtype=float)
+        channel = 1 if self.record.is_pytorch else array.ndim - 1
+        is_batch_norm = self.family == "batch norm"
+        return np.moveaxis(array, channel, -1).reshape(-1, array.shape[channel]) if is_batch_norm else array
+
+    def weight(self, role: str, checkpoint: str = "weights") -> Array | None:
+        """One of its weights at a checkpoint, if it has one of that role."""
+        names = [name for called, name in self.record.layers[self.name]["weights"].items() if called in ROLES[role]]
+        arrays = self.record.steps[0][checkpoint]
+        return np.asarray(arrays[names[0]], dtype=float) if names and names[0] in arrays else None
+
+    def of_batch(self) -> tuple[Array, Array]:
+        """The input's mean and variance over what it normalises."""
+        x, scale = self.array("input"), self.weight("scale")
+        axes = 0 if self.family == "batch norm" else tuple(range(x.ndim - (1 if scale is None else scale.ndim), x.ndim))
+        return x.mean(axis=axes, keepdims=True), x.var(axis=axes, keepdims=True)
 
 
-def describe_layer(name: str, record: Record) -> dict[str, set[str]]:
-    """What the layer's first step allows to be said of each of its conventions, by what they concern.
+def _sources(layer: Layer) -> dict[str, set[str]]:
+    """By which statistics it normalises, each with the ε, usual ones or its own, that fit all numbers.
 
-    More than one value is left where the numbers don't tell them apart.
+    output = scale·(input − mean)/√(variance + ε) + shift
     """
-    layer = record.settings.get("layers", {}).get(name, {})
-    arrays = record.steps[0]["layers"]
-    if f"{name}:input" not in arrays or f"{name}:output" not in arrays:
-        return {}
-    x, y = (np.asarray(arrays[f"{name}:{kind}"], dtype=float) for kind in ("input", "output"))
-    tolerance = 1e-9 if arrays[f"{name}:output"].dtype == np.float64 else 1e-5
-    match family(layer.get("kind", "")):
-        case "batch norm":
-            return _batch_norm(x, y, layer, record, tolerance)
-        case "layer norm":
-            return _layer_norm(x, y, layer, record, tolerance)
-        case "embedding":
-            return _embedding(x, layer, record)
-        case "dropout" if x.shape == y.shape and x.any():
-            return {"dropout": {"on" if ((y == 0) & (x != 0)).any() else "off"}}
-    return {}
+    scale, shift = layer.weight("scale"), layer.weight("shift")
+    shifted = layer.array("output") - (0 if shift is None else shift)
+    allowed = (1e-9 if layer.record.precision == "float64" else 1e-5) * np.abs(shifted).max()
+    sources = {}
+    settings = layer.record.layers[layer.name]
+    epsilons = {*EPSILONS, *(settings[name] for name in ("eps", "epsilon") if name in settings)}
+    running = layer.weight("mean"), layer.weight("variance")
+    for source, (mean, variance) in {"the batch's": layer.of_batch(), "the running ones": running}.items():
+        if mean is not None and variance is not None:
+            scaled = (layer.array("input") - mean) * (1 if scale is None else scale)
+            with np.errstate(all="ignore"):
+                sources[source] = {
+                    f"{epsilon:g}"
+                    for epsilon in epsilons
+                    if (np.abs(scaled / np.sqrt(variance + epsilon) - shifted) <= allowed).all()
+                }
+    return {source: epsilons for source, epsilons in sources.items() if epsilons}
 
 
-def _weight(layer: dict[str, Any], arrays: dict[str, Array], *roles: str) -> Array | None:
-    """The layer's weight in the first role that it has."""
-    names = [layer["weights"][role] for role in roles if role in layer["weights"]]
-    return np.asarray(arrays[names[0]], dtype=float) if names and names[0] in arrays else None
+def _source(layer: Layer) -> set[str]:
+    return {*[*_sources(layer)][:1]}
 
 
-def _batch_norm(x: Array, y: Array, layer: dict[str, Any], record: Record, tolerance: float) -> dict[str, set[str]]:
-    step = record.steps[0]
-    channel = 1 if record.is_pytorch else x.ndim - 1
-    x, y = (np.moveaxis(array, channel, -1).reshape(-1, array.shape[channel]) for array in (x, y))
-    scale, shift = (_weight(layer, step["weights"], *roles) for roles in (("weight", "gamma"), ("bias", "beta")))
-    running = ("running_mean", "moving_mean"), ("running_var", "moving_variance")
-    old, new = ([_weight(layer, step[when], *roles) for roles in running] for when in ("weights", "after"))
-    sources: list[tuple[str, list[Any]]] = [("the batch's", [x.mean(axis=0), x.var(axis=0)])]
-    sources += [("the running ones", old)] if old[0] is not None else []
-    found: dict[str, set[str]] = {}
-    for source, (center, spread) in sources:
-        if fitting := _epsilons(x - center, y, spread, scale, shift, tolerance):
-            found |= {"mean and variance": {source}, "ε": fitting}
-            break
-    if old[0] is not None and new[0] is not None:
-        found |= _moving(old, new, sources[0][1], len(x))
-    return found
+def _epsilon(layer: Layer) -> set[str]:
+    return next(iter(_sources(layer).values()), set())
 
 
-def _moving(old: list[Any], new: list[Any], of_batch: list[Array], count: int) -> dict[str, set[str]]:
-    """How running statistics move towards a batch's: the share of the new, and which variance."""
-    if np.array_equal(old[0], new[0]) and np.array_equal(old[1], new[1]):
-        return {"running statistics": {"stay"}}
-    found, share = {"running statistics": {"move"}}, _share(old[0], new[0], of_batch[0])
-    if share is not None:
-        found["share of the batch in the running mean"] = {f"{share:.3g}"}
-    variance = of_batch[1]
-    unbiased = variance * count / max(count - 1, 1)
-    for which, value in (("biased (/n)", variance), ("unbiased (/(n − 1))", unbiased)):
-        of_variance = _share(old[1], new[1], value)
-        if share and of_variance and abs(of_variance - share) < 1e-3 * share:
-            found.setdefault("running variance", set()).add(which)
-    return found
+def _share(layer: Layer, role: str = "mean", factor: float = 1.0) -> set[str]:
+    """The share s of new = (1 − s)·old + s·(factor·the batch's), where one fits all."""
+    old, new = layer.weight(role), layer.weight(role, "after")
+    if old is None or new is None or np.array_equal(old, new):
+        return set()
+    mean, variance = layer.of_batch()
+    toward, moved = factor * (mean if role == "mean" else variance)[0] - old, new - old
+    share = float((toward * moved).sum() / ((toward**2).sum() or 1.0))
+    fits = np.allclose(moved, share * toward, rtol=1e-5, atol=1e-5 * np.abs(moved).max())
+    return {f"{share:.3g}"} if fits else set()
 
 
-def _share(old: Array, new: Array, value: Array) -> float | None:
-    """The share s of new = (1 − s)·old + s·value, where one fits all."""
-    toward = value - old
-    share = float((toward * (new - old)).sum() / ((toward**2).sum() or 1.0))
-    return share if np.allclose(new, old + share * toward, rtol=1e-5, atol=1e-5 * np.abs(new - old).max()) else None
+def _variance(layer: Layer) -> set[str]:
+    """Which variance the running one takes its share of: the same share as the running mean's."""
+    count = len(layer.array("input"))
+    factors = {"biased (/n)": 1.0, "unbiased (/(n − 1))": count / max(count - 1, 1)}
+    return {which for which, factor in factors.items() if _share(layer) & _share(layer, "variance", factor)}
 
 
-def _layer_norm(x: Array, y: Array, layer: dict[str, Any], record: Record, tolerance: float) -> dict[str, set[str]]:
-    weights = record.steps[0]["weights"]
-    scale, shift = (_weight(layer, weights, *roles) for roles in (("weight", "gamma"), ("bias", "beta")))
-    axes = tuple(range(x.ndim - (1 if scale is None else scale.ndim), x.ndim))
-    center, spread = x.mean(axis=axes, keepdims=True), x.var(axis=axes, keepdims=True)
-    fitting = _epsilons(x - center, y, spread, scale, shift, tolerance)
-    return {"ε": fitting} if fitting else {}
+def _drops(layer: Layer) -> set[str]:
+    x, y = layer.array("input"), layer.array("output")
+    return {"on" if ((y == 0) & (x != 0)).any() else "off"} if x.shape == y.shape and x.any() else set()
 
 
-def _epsilons(
-    centered: Array, output: Array, variance: Array, scale: Array | None, shift: Array | None, tolerance: float
-) -> set[str]:
-    """Which ε of output = scale·centered/√(variance + ε) + shift fit all numbers."""
-    scaled = centered if scale is None else centered * scale
-    shifted = output if shift is None else output - shift
-    with np.errstate(all="ignore"):
-        estimates = ((scaled / shifted) ** 2 - variance)[np.abs(shifted) > 0.3 * np.abs(shifted).max()]
-    usual = [0, 1e-12, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2]
-    own = [float(np.median(estimates))] if len(estimates) and np.median(estimates) > 0 else []
-    allowed = tolerance * np.abs(shifted).max()
-
-    def fits(epsilon: float) -> bool:
-        with np.errstate(all="ignore"):
-            return bool((np.abs(scaled / np.sqrt(variance + epsilon) - shifted) <= allowed).all())
-
-    return {f"{epsilon:g}" for epsilon in usual if fits(epsilon)} or {
-        f"{epsilon:.3g}" for epsilon in own if fits(epsilon)
-    }
-
-
-def _embedding(rows: Array, layer: dict[str, Any], record: Record) -> dict[str, set[str]]:
-    """Whether a row that the batch looks up gets no gradient."""
-    gradient = _weight(layer, record.steps[0]["gradients"], "weight", "embeddings")
+def _still_rows(layer: Layer) -> set[str]:
+    gradient = layer.weight("table", "gradients")
     if gradient is None or not gradient.any():
-        return {}
-    still = [row for row in np.unique(rows).astype(int) if not gradient[row].any()]
-    return {"rows looked up that don't learn": {", ".join(map(str, still[:5])) if still else "none"}}
+        return set()
+    still = [str(row) for row in np.unique(layer.array("input")).astype(int) if not gradient[row].any()]
+    return {", ".join(still[:5]) or "none"}
+
+
+CONVENTIONS: dict[str, dict[tuple[str, str], Callable[[Layer], set[str]]]] = {
+    "batch norm": {
+        ("output", "batch norm's mean and variance"): _source,
+        ("output", "batch norm's ε"): _epsilon,
+        ("after", "share of the batch in batch norm's running mean"): _share,
+        ("after", "batch norm's running variance"): _variance,
+    },
+    "layer norm": {("output", "layer norm's ε"): _epsilon},
+    "dropout": {("output", "dropout"): _drops},
+    "embedding": {("gradients", "rows looked up that don't learn"): _still_rows},
+}
+"""By a layer's family: where a convention shows, what it is, and which of its values a layer's numbers allow."""

@@ -5,18 +5,23 @@ import itertools
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from divergence.record import Array, Record, RecordError
+from divergence.record import Array, Record, RecordError, read_record
 
-TO_PYTORCH = {1: (0,), 2: (1, 0), 3: (2, 1, 0), 4: (3, 2, 0, 1), 5: (4, 3, 0, 1, 2)}
-"""How a Keras kernel's axes, (…, in, out), are ordered for PyTorch, (out, in, …), by their number."""
-DEPTHWISE = (2, 3, 0, 1)
-"""Likewise for a depthwise kernel, (height, width, channels, 1)."""
-
+TO_PYTORCH: dict[int, list[tuple[int, ...]]] = {
+    2: [(1, 0)],
+    3: [(2, 1, 0)],
+    4: [(3, 2, 0, 1), (2, 3, 0, 1)],
+    5: [(4, 3, 0, 1, 2)],
+}
+"""How a Keras kernel's axes, (…, in, out), are ordered for PyTorch, (out, in, …), by their number; the second of four
+is a depthwise kernel's, (height, width, channels, 1)."""
 SAME_ROLE = {
     "kernel": "weight", "gamma": "weight", "scale": "weight", "embeddings": "weight", "beta": "bias",
     "depthwise_kernel": "weight", "recurrent_kernel": "weight_hh", "moving_mean": "running_mean",
@@ -44,36 +49,48 @@ class Pair:
         return self.one if self.one == self.other else f"{self.one} = {self.other}"
 
 
-@dataclass(frozen=True)
-class Pairing:
-    """All that was found, and what was not."""
+def pair_weights(one: Record, other: Record, mapping: dict[str, str]) -> list[Pair]:
+    """Pair the weights of two records; `mapping` gives names of the other's by the one's, which are taken first.
 
-    pairs: list[Pair]
-    only_one: list[str]
-    only_other: list[str]
+    Of all ways of pairing them by shape it is the one with the most equal values, then the likest roles, places and
+    names.
+    """
+    from scipy.optimize import linear_sum_assignment  # recording does without
+
+    left, right = one.steps[0]["weights"], other.steps[0]["weights"]
+    if unknown := (mapping.keys() - left.keys()) | (set(mapping.values()) - right.keys()):
+        raise RecordError(f"the mapping names {', '.join(sorted(unknown))}, which the records don't have")
+    traits = _traits(one), _traits(other)
+    costs, axes = np.full((len(left), len(right)), 1e6), {}
+    for (i, name), (j, partner) in itertools.product(enumerate(left), enumerate(right)):
+        a, b = left[name], right[partner]
+        orders = [*_orders(name, a, b, one.is_pytorch, other.is_pytorch)]
+        if name in mapping or partner in mapping.values():
+            orders = [*orders, tuple(range(b.ndim))] if mapping.get(name) == partner else []
+        if orders:
+            equal = [order for order in orders if _is_same(a, b.transpose(order))]
+            axes[i, j] = [*equal, *orders][0]
+            (role, place, stem), (other_role, other_place, other_stem) = traits[0][name], traits[1][partner]
+            costs[i, j] = (role != other_role) + abs(place - other_place) / max(len(left), len(right))
+            costs[i, j] += 1 - difflib.SequenceMatcher(None, stem, other_stem).ratio() - 10 * bool(equal)
+    names = [*left], [*right]
+    found = zip(*linear_sum_assignment(costs), strict=True)
+    return [Pair(names[0][i], names[1][j], axes[i, j]) for i, j in found if (i, j) in axes]
 
 
-def pair_weights(one: Record, other: Record, mapping: dict[str, str] | None = None) -> Pairing:
-    """Pair the weights of two records; `mapping` gives names of the other's by the one's, which are taken first."""
-    layouts = one.is_pytorch, other.is_pytorch
-    return _pair(
-        one.steps[0]["weights"], other.steps[0]["weights"], layouts, mapping or {}, (_norms(one), _norms(other))
-    )
-
-
-def fit_weights(
-    own: dict[str, Array], is_pytorch: bool, record: Record, mapping: dict[str, str] | None = None
+def first_weights(
+    own: dict[str, Array], settings: dict[str, Any], path: Path, mapping: dict[str, str] | None = None
 ) -> dict[str, Array]:
     """A record's first weights for a program's own names and layout.
 
     Raises:
         RecordError: a weight has no counterpart in the record.
     """
-    theirs = record.steps[0]["weights"]
-    pairing = _pair(own, theirs, (is_pytorch, record.is_pytorch), mapping or {})
-    if pairing.only_one:
-        raise RecordError(f"the record has nothing for {', '.join(pairing.only_one)}; name it in a mapping")
-    return {pair.one: np.ascontiguousarray(pair.align(theirs[pair.other])) for pair in pairing.pairs}
+    record = read_record(path)
+    pairs = pair_weights(Record([{"weights": own}], settings), record, mapping or {})
+    if missing := own.keys() - {pair.one for pair in pairs}:
+        raise RecordError(f"the record has nothing for {', '.join(sorted(missing))}; name it in a mapping")
+    return {pair.one: pair.align(record.steps[0]["weights"][pair.other]) for pair in pairs}
 
 
 def read_mapping(path: Path) -> dict[str, str]:
@@ -89,84 +106,34 @@ def read_mapping(path: Path) -> dict[str, str]:
         raise RecordError(f'{path} isn\'t a JSON object such as {{"fc.weight": "dense/kernel"}}: {error}') from error
 
 
-def _norms(record: Record) -> set[str]:
-    """The weights of normalising layers, which a convolution's biases are easily taken for."""
-    layers = record.settings.get("layers", {}).values()
-    return {name for layer in layers if "Norm" in layer["kind"] for name in layer["weights"].values()}
-
-
-def _pair(
-    one: dict[str, Array],
-    other: dict[str, Array],
-    pytorch: tuple[bool | None, bool | None],
-    mapping: dict[str, str],
-    norms: tuple[set[str], set[str]] = (set(), set()),
-) -> Pairing:
-    from scipy.optimize import linear_sum_assignment
-
-    unknown = [*(mapping.keys() - one.keys()), *(set(mapping.values()) - other.keys())]
-    if unknown:
-        raise RecordError(f"the mapping names {', '.join(sorted(unknown))}, which the records don't have")
-    ranks = _ranks(one), _ranks(other)
-    costs, axes = np.full((len(one), len(other)), 1e6), {}
-    for (i, (left, a)), (j, (right, b)) in itertools.product(enumerate(one.items()), enumerate(other.items())):
-        fitting = _layouts(left, a, b, pytorch)
-        if left in mapping or right in mapping.values():
-            fitting = [*fitting, tuple(range(b.ndim))] if mapping.get(left) == right else []
-        if fitting:
-            equal = [order for order in fitting if _says_the_same(a, b.transpose(order))]
-            axes[left, right] = [*equal, *fitting][0]
-            other_kind = (_role(left) != _role(right)) + 2 * ((left in norms[0]) != (right in norms[1]))
-            other_place = abs(ranks[0][left] - ranks[1][right]) / max(len(one), len(other))
-            costs[i, j] = other_kind + other_place + 1 - _similarity(left, right) - 10 * bool(equal)
-    names_one, names_other = [*one], [*other]
-    pairs = [
-        Pair(names_one[i], names_other[j], axes[names_one[i], names_other[j]])
-        for i, j in zip(*linear_sum_assignment(costs), strict=True)
-        if (names_one[i], names_other[j]) in axes
-    ]
-    return Pairing(
-        pairs,
-        [name for name in one if name not in {pair.one for pair in pairs}],
-        [name for name in other if name not in {pair.other for pair in pairs}],
-    )
-
-
-def _layouts(name: str, a: Array, b: Array, pytorch: tuple[bool | None, bool | None]) -> list[tuple[int, ...]]:
+def _orders(
+    name: str, a: Array, b: Array, one_is_pytorch: bool | None, other_is_pytorch: bool | None
+) -> Iterator[tuple[int, ...]]:
     """The orders of b's axes that give a's shape, the likeliest first."""
-    if a.ndim != b.ndim:
-        return []
-    crossing = None not in pytorch and pytorch[0] != pytorch[1]
-    same, crossed = tuple(range(b.ndim)), [TO_PYTORCH.get(b.ndim, ()), DEPTHWISE if b.ndim == 4 else ()]
-    if not pytorch[0]:
-        crossed = [tuple(int(axis) for axis in np.argsort(order)) for order in crossed]
-    is_table = "embed" in name.lower()
-    orders = [same, *crossed] if is_table or not crossing else [*crossed, same]
-    return [order for order in orders if len(order) == b.ndim and b.transpose(order).shape == a.shape]
+    crossed = TO_PYTORCH.get(b.ndim, [])
+    if not one_is_pytorch:
+        crossed = [tuple(order.index(axis) for axis in range(b.ndim)) for order in crossed]
+    is_crossing = {one_is_pytorch, other_is_pytorch} == {True, False} and "embed" not in name.lower()
+    same = tuple(range(b.ndim))
+    for order in [*crossed, same] if is_crossing else [same, *crossed]:
+        if a.ndim == b.ndim and b.transpose(order).shape == a.shape:
+            yield order
 
 
-def _says_the_same(a: Array, b: Array) -> bool:
-    return a.size > 0 and a.shape == b.shape and bool(np.ptp(a) > 0 and np.allclose(a, b, rtol=1e-6, atol=0))
+def _is_same(a: Array, b: Array) -> bool:
+    return a.size > 0 and bool(np.ptp(a) > 0 and np.allclose(a, b, rtol=1e-6, atol=0))
 
 
-def _role(name: str) -> str:
-    last = re.split(r"[./]", re.sub(r"_l\d+$", "", name))[-1]
-    return SAME_ROLE.get(last, last)
-
-
-def _ranks(arrays: dict[str, Array]) -> dict[str, int]:
-    """Each tensor's place among those of its role."""
+def _traits(record: Record) -> dict[str, tuple[str, int, str]]:
+    """Each weight's role, its place among those of that role, and the rest of its name."""
+    of_norms = {
+        name for layer in record.layers.values() if "Norm" in layer["kind"] for name in layer["weights"].values()
+    }
     seen: Counter[str] = Counter()
-    ranks = {}
-    for name in arrays:
-        ranks[name] = seen[_role(name)]
-        seen[_role(name)] += 1
-    return ranks
-
-
-def _similarity(left: str, right: str) -> float:
-    return difflib.SequenceMatcher(None, _stem(left), _stem(right)).ratio()
-
-
-def _stem(name: str) -> str:
-    return re.sub(r"[._/]", "", re.sub(r"[^./]*$", "", name.lower()))
+    traits = {}
+    for name in record.steps[0]["weights"]:
+        *stem, last = re.split(r"[./]", re.sub(r"_l\d+$", "", name))
+        role = SAME_ROLE.get(last, last) + (" of a norm" if name in of_norms else "")
+        traits[name] = role, seen[role], "".join(stem).lower()
+        seen[role] += 1
+    return traits

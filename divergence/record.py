@@ -15,13 +15,14 @@ A record is an `.npz` or `.safetensors` file of arrays, named `step/checkpoint/n
 | `learning_rate` | the optimiser's, for this step                                                                    |
 | `after`         | the weights and buffers after the step                                                            |
 
-All are optional; what isn't there isn't compared. A further string `settings` may hold JSON: `framework`, the
-`optimizer`'s settings, and each layer's, with the full names of its weights (`pytorch.py` and `keras.py` write them).
-So `np.savez("one.npz", **{"1/weights/dense": w, "1/loss": loss})` is a record.
+All are optional but the first weights; what isn't there isn't compared. A further string `settings` may hold JSON:
+`framework`, the `optimizer`'s settings, and each layer's, with the full names of its weights (`pytorch.py` and
+`keras.py` write them). So `np.savez("one.npz", **{"1/weights/dense": w, "1/loss": loss})` is a record.
 """
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -50,30 +51,41 @@ class Record:
     settings: dict[str, Any]
 
     @property
+    def layers(self) -> dict[str, dict[str, Any]]:
+        """Each layer's `kind`, its settings, and its `weights`: their full names by their role."""
+        return self.settings.get("layers", {})  # type: ignore[no-any-return]
+
+    @property
     def is_pytorch(self) -> bool | None:
         """Whether weights are laid out as in PyTorch, (out, in), and not as in Keras, (in, out); None is unknown."""
-        framework = str(self.settings.get("framework", ""))
-        return framework.startswith("PyTorch") if framework.startswith(("PyTorch", "Keras")) else None
+        return {"PyTorch": True, "Keras": False}.get(str(self.settings.get("framework", "")).partition(" ")[0])
+
+    @property
+    def precision(self) -> str:
+        """float64 where all weights are, else float32."""
+        types = {str(weight.dtype) for weight in self.steps[0]["weights"].values() if weight.dtype.kind == "f"}
+        return "float64" if types == {"float64"} else "float32"
 
     @property
     def title(self) -> str:
         """The framework, the optimiser and the precision in a few words."""
-        weights = self.steps[0]["weights"].values()
-        precision = {str(weight.dtype) for weight in weights if weight.dtype.kind == "f"}
-        optimizer = self.settings.get("optimizer", {}).get("name")
-        known = [self.settings.get("framework"), optimizer, "/".join(sorted(precision))]
+        known = self.settings.get("framework"), self.settings.get("optimizer", {}).get("name"), self.precision
         return ", ".join([*filter(None, known), f"{len(self.steps)} steps"])
 
 
 class Recorder:
     """Collects a program's steps and keeps the file up to date."""
 
-    def __init__(self, path: str | os.PathLike[str], settings: dict[str, Any]) -> None:
-        self.path = Path(path)
-        self.settings = settings
-        self.steps = 0
+    def __init__(self, path: str | os.PathLike[str], settings: dict[str, Any], steps: int) -> None:
+        self.path, self.settings, self.steps = Path(path), settings, steps
         self._arrays: dict[str, Array] = {}
         self._step: dict[str, Array] = {}
+        self._done = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether all steps are written."""
+        return self._done == self.steps
 
     def begin(self) -> None:
         """Start a step, and forget what was begun and not ended."""
@@ -81,39 +93,52 @@ class Recorder:
 
     def add(self, checkpoint: str, name: str, array: Any) -> None:
         """Keep an array of the present step; the first one under a name counts."""
-        self._step.setdefault(f"{checkpoint}/{name}", np.array(array))
+        array = np.array(array, order="C")
+        narrow = array.dtype.name == "bfloat16"  # not NumPy's own
+        self._step.setdefault(f"{checkpoint}/{name}", array.astype(np.float32) if narrow else array)
+
+    def add_all(self, checkpoint: str, name: str, arrays: Iterable[Any]) -> None:
+        """Keep arrays as `name`, `name1`, …."""
+        for position, array in enumerate(arrays):
+            self.add(checkpoint, f"{name}{position or ''}", array)
+
+    def add_look_ups(self, checkpoint: str, name: str, shape: Iterable[int], rows: Array, values: Array) -> None:
+        """Keep the gradient of a table that is given look-up by look-up, and the sum of the look-ups' squares."""
+        summed, squares = (np.zeros(tuple(shape), values.dtype) for _ in range(2))
+        np.add.at(summed, rows, values)
+        np.add.at(squares, rows, values**2)
+        self.add(checkpoint, name, summed)
+        self.add("squares", name, squares)
 
     def has(self, checkpoint: str) -> bool:
         """Whether anything of the present step was kept there."""
         return any(name.startswith(f"{checkpoint}/") for name in self._step)
 
-    def drop_repeated(self, checkpoint: str, first: str) -> None:
-        """Forget a checkpoint that holds the same arrays as the first."""
-        names = [name for name in self._step if name.startswith(f"{checkpoint}/")]
-        if all(np.array_equal(self._step[name], self._step[first + name.removeprefix(checkpoint)]) for name in names):
-            for name in names:
-                del self._step[name]
-
     def end(self) -> None:
-        """Write all the steps so far."""
-        self.steps += 1
-        self._arrays.update({f"{self.steps}/{name}": array for name, array in self._step.items()})
-        write_arrays(self.path, self._arrays, self.settings)
+        """Write all the steps so far, whole or not at all."""
+        self._done += 1
+        self._arrays |= {f"{self._done}/{name}": array for name, array in self._step.items()}
         self.begin()
+        half, settings = self.path.with_name(f".{self.path.name}.part"), json.dumps(self.settings)
+        if self.path.suffix == ".safetensors":
+            from safetensors.numpy import save_file
+
+            save_file(self._arrays, half, {"settings": settings})
+        else:
+            with half.open("wb") as file:
+                np.savez(file, allow_pickle=False, settings=np.array(settings), **self._arrays)
+        half.replace(self.path)
 
 
-def write_arrays(path: Path, arrays: dict[str, Array], settings: dict[str, Any]) -> None:
-    """Write a record, whole or not at all."""
-    half = path.with_name(f".{path.name}.part")
-    if path.suffix == ".safetensors":
-        from safetensors.numpy import save_file
-
-        metadata = {"settings": json.dumps(settings)}
-        save_file({name: array.copy(order="C") for name, array in arrays.items()}, half, metadata)
-    else:
-        with half.open("wb") as file:
-            np.savez(file, allow_pickle=False, settings=np.array(json.dumps(settings)), **arrays)
-    half.replace(path)
+def keep_plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that JSON holds: numbers, words, nothing, and lists of them."""
+    listed = {key: [*value] if isinstance(value, tuple) else value for key, value in settings.items()}
+    plain = int, float, str, type(None)
+    return {
+        key: value
+        for key, value in listed.items()
+        if all(isinstance(part, plain) for part in (value if isinstance(value, list) else [value]))
+    }
 
 
 def read_record(path: Path) -> Record:
@@ -123,15 +148,14 @@ def read_record(path: Path) -> Record:
         RecordError: the file isn't there, isn't a record, or holds no weights.
     """
     try:
-        arrays, settings = _read_safetensors(path) if path.suffix == ".safetensors" else _read_npz(path)
+        arrays, settings = _read(path)
     except FileNotFoundError as error:
         raise RecordError(f"{path}: no such file") from error
     except Exception as error:
         raise RecordError(f"{path} can't be read as a record: {error}") from error
     steps: dict[int, Step] = {}
     for key, array in arrays.items():
-        number, _, rest = key.partition("/")
-        checkpoint, _, name = rest.partition("/")
+        number, checkpoint, name = [*key.split("/", 2), "", ""][:3]
         if not number.isdecimal() or checkpoint not in CHECKPOINTS:
             known = ", ".join(CHECKPOINTS)
             raise RecordError(f"{path}: {key!r} isn't step/checkpoint/name with a checkpoint of {known}")
@@ -144,15 +168,15 @@ def read_record(path: Path) -> Record:
     return Record([steps[number] for number in sorted(steps)], settings)
 
 
-def _read_npz(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    return arrays, json.loads(str(arrays.pop("settings", "{}")))
+def _read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
+    if path.suffix == ".safetensors":
+        from safetensors import safe_open
 
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
-    from safetensors import safe_open
-
-    with safe_open(path, "numpy") as file:
-        settings = json.loads((file.metadata() or {}).get("settings", "{}"))
-        return {name: file.get_tensor(name) for name in file.keys()}, settings  # noqa: SIM118
+        with safe_open(path, "numpy") as file:
+            settings = (file.metadata() or {}).get("settings", "{}")
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    else:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+        settings = str(arrays.pop("settings", "{}"))
+    return arrays, json.loads(settings)

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from divergence import conventions
-from divergence.comparison import CHECKPOINTS, TOLERANCE, Comparison, Finding
+from divergence import findings as find
+from divergence.comparison import CHECKPOINTS, Comparison, Finding
+from divergence.steps import describe_mixtures
 
 Verdict = Literal["agree", "own", "chance", "inherited", "-"]
 
@@ -21,7 +22,7 @@ class Row:
     compared: int
     differ: int
     largest: float
-    """The largest difference, of the largest number in its array; of the step where it is `after`."""
+    """The largest difference, as `Comparison.differences` has it."""
     verdict: Verdict
 
 
@@ -42,15 +43,14 @@ def walk(comparison: Comparison) -> Walk:
     A difference is the programs' own where what leads to it agrees, or where each program by itself shows another
     convention. First weights and rows that only look like other draws are chance. The rest is inherited.
     """
-    explained = conventions.step_conventions(comparison)
-    common = conventions.common_steps(comparison, explained)
+    claims = [*find.collect_claims(comparison)]
+    drops_in_both = any(what == "dropout" and "on" in one and "on" in other for _, what, _, one, other in claims)
+    mixtures = find.explain_both(comparison)
+    common = {label: one & other for label, (one, other) in mixtures.items() if one & other}
     findings = [
-        *conventions.name_shapes(comparison),
-        *conventions.name_weights(comparison),
-        *conventions.name_batch(comparison),
-        *conventions.name_layers(comparison),
-        *conventions.name_loss(comparison),
-        *conventions.name_steps(comparison, explained),
+        *find.unpaired_weights(comparison),
+        *find.disagreements(claims),
+        *find.steps(comparison, mixtures),
     ]
     rows: list[Row] = []
     weights_differ = False
@@ -58,33 +58,32 @@ def walk(comparison: Comparison) -> Walk:
         upstream = weights_differ
         for checkpoint in [*CHECKPOINTS][1:]:
             differences = comparison.differences(step, checkpoint)
-            limit = TOLERANCE[comparison.precision][checkpoint]
-            differing = {name for name, value in differences.items() if not value <= limit}
+            differing = [name for name, value in differences.items() if not value <= comparison.tolerance(checkpoint)]
             # Adam may turn a step round where a gradient is nothing but round-off: the formula is what counts.
-            unexplained = differing - common.keys() if checkpoint == "after" else differing
+            unexplained = [name for name in differing if checkpoint != "after" or name not in common]
+            since = 1 if checkpoint in LASTING else step
             verdict: Verdict
             if not differences:
                 verdict = "-"
-            elif any(
-                f.checkpoint == checkpoint and f.step <= step for f in findings if step == 1 or checkpoint in LASTING
-            ):
+            elif any(f.checkpoint == checkpoint and since <= f.step <= step for f in findings):
                 verdict = "own"
             elif not unexplained:
                 verdict = "agree"
             elif checkpoint == "batch" or (step, checkpoint) == (1, "weights"):
                 verdict = "chance"
-            elif upstream:
+            elif upstream or checkpoint == "weights":
                 verdict = "inherited"
-            elif checkpoint == "output" and conventions.drops_in_both(comparison):
+            elif checkpoint == "output" and drops_in_both:
                 verdict = "chance"
             else:
                 verdict = "own"
-                findings += conventions.name_difference(comparison, step, checkpoint, sorted(unexplained))
+                findings += find.difference(comparison, step, checkpoint, unexplained)
             largest = max(differences.values(), default=0.0)
             rows.append(Row(step, checkpoint, len(differences), len(differing), largest, verdict))
             upstream |= bool(differing)
         weights_differ |= upstream
     order = [*CHECKPOINTS]
     findings.sort(key=lambda finding: (finding.step, order.index(finding.checkpoint)))
-    steps_agree = not any(finding.checkpoint == "after" for finding in findings)
-    return Walk(rows, findings, conventions.describe_common_step(comparison, common) if steps_agree else None)
+    shared = set.intersection(*common.values()) if common else set()
+    steps_agree = shared and not any(finding.checkpoint == "after" for finding in findings)
+    return Walk(rows, findings, describe_mixtures(shared, comparison.precision) if steps_agree else None)

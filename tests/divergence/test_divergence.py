@@ -144,10 +144,27 @@ def batch_norm(**settings: Any) -> Callable[[], nn.Module]:
     return lambda: Network(hidden=nn.BatchNorm1d(30, **settings))
 
 
+def penalty(size: float) -> Callable[[Any], Any]:
+    """On kernels and embeddings."""
+    return lambda model: size * sum(weight.square().sum() for weight in model.parameters() if weight.ndim > 1)
+
+
 def squares(output: Tensor, target: Tensor) -> Tensor:
     return functional.mse_loss(output, target)
 
 
+FIRST_WEIGHTS: dict[str, Callable[[Tensor], object]] = {
+    "N(0, 1)": nn.init.normal_,
+    "U(−0.05, 0.05)": lambda w: nn.init.uniform_(w, -0.05, 0.05),
+    "N(0, 0.05²) cut at ±2 sd": lambda w: nn.init.trunc_normal_(w, 0, 0.05, -0.1, 0.1),
+    "Glorot uniform": nn.init.xavier_uniform_,
+    "Glorot normal": nn.init.xavier_normal_,
+    "He uniform": nn.init.kaiming_uniform_,
+    "He normal": nn.init.kaiming_normal_,
+    "orthogonal, gain 1": nn.init.orthogonal_,
+    "zeros": nn.init.zeros_,
+    "no known initialiser": lambda w: nn.init.normal_(w, 3),
+}
 ONE_NUMBER = Program(lambda: Network(1), target=zeros_and_ones, loss=squares)
 FOUR_NUMBERS = Program(target=numbers, loss=squares)
 
@@ -160,38 +177,8 @@ PAIRS = {
         "N(0, 1)",
         "U(−0.05, 0.05)",
     ),
-    "glorot": (
-        {},
-        {"prepare": fill(first_weight=nn.init.xavier_uniform_)},
-        "weights",
-        "U(±1/√fan_in)",
-        "Glorot uniform",
-    ),
-    "glorot normal": (
-        {},
-        {"prepare": fill(first_weight=nn.init.xavier_normal_)},
-        "weights",
-        "U(±1/√fan_in)",
-        "Glorot normal",
-    ),
-    "he uniform": (
-        {},
-        {"prepare": fill(first_weight=nn.init.kaiming_uniform_)},
-        "weights",
-        "U(±1/√fan_in)",
-        "He uniform",
-    ),
-    "he normal": ({}, {"prepare": fill(first_weight=nn.init.kaiming_normal_)}, "weights", "U(±1/√fan_in)", "He normal"),
-    "orthogonal": ({}, {"prepare": fill(first_weight=nn.init.orthogonal_)}, "weights", "U(±1/√fan_in)", "orthogonal"),
-    "truncated": (
-        {},
-        {"prepare": fill(table_weight=lambda w: nn.init.trunc_normal_(w, 0, 0.05, -0.1, 0.1))},
-        "weights",
-        "N(0, 1)",
-        "N(0, 0.05²) cut",
-    ),
     "zero biases": ({}, {"prepare": fill(bias=nn.init.zeros_)}, "weights", "U(±1/√fan_in)", "zeros"),
-    "padding row": ({}, {"network": lambda: Network(padding=20)}, "weights", "drawn in all rows", "row 20 is zero"),
+    "padding row": ({}, {"network": lambda: Network(padding=20)}, "weights", "none", "row 20"),
     # the batch
     "scale": ({}, {"scale": 1 / 255}, "batch", "mean", "mean"),
     # layers
@@ -270,32 +257,20 @@ PAIRS = {
         "logits where probabilities are expected",
     ),
     "λ": (
-        {
-            "penalty": lambda m: (
-                0.01 * m.first.weight.square().sum()
-                + 0.01 * m.last.weight.square().sum()
-                + 0.01 * m.table.weight.square().sum()
-            )
-        },
-        {
-            "penalty": lambda m: (
-                0.005 * m.first.weight.square().sum()
-                + 0.005 * m.last.weight.square().sum()
-                + 0.005 * m.table.weight.square().sum()
-            )
-        },
+        {"penalty": penalty(0.01)},
+        {"penalty": penalty(0.005)},
         "loss",
         "0.01·Σw² over kernels and embeddings",
         "0.005·Σw² over kernels and embeddings",
     ),
     # gradients
-    "not cleared": ({}, {"clears": False}, "gradients", "this step's alone", "not cleared"),
+    "not cleared": ({}, {"clears": False}, "gradients", "largest", "largest"),
     "frozen": (
         {},
         {"prepare": lambda m: m.first.weight.register_hook(torch.zeros_like)},
         "gradients",
-        "not zero",
-        "zero",
+        "largest",
+        "largest 0",
     ),
     # the step
     "learning rate": ({}, {"optimizer": sgd(lr=0.01)}, "after", "0.1", "0.01"),
@@ -304,15 +279,15 @@ PAIRS = {
         {"optimizer": sgd(momentum=0.9)},
         {"optimizer": sgd(momentum=0.9, nesterov=True)},
         "after",
-        "SGD",
-        "SGD, Nesterov",
+        "0.9",
+        "0.9, Nesterov",
     ),
     "dampening": (
         {"optimizer": sgd(momentum=0.9)},
         {"optimizer": sgd(momentum=0.9, dampening=0.9)},
         "after",
-        "0",
         "0.9",
+        "0.9, dampening 0.9",
     ),
     "optimiser": ({}, {"optimizer": adam(lr=0.1)}, "after", "SGD", "Adam"),
     "ε": ({"optimizer": adam()}, {"optimizer": adam(eps=1e-7)}, "after", "1e-08 added to √v̂", "1e-07 added to √v̂"),
@@ -364,8 +339,26 @@ PAIRS = {
 }
 
 
+EVIDENCE = {
+    "scale": "here is 255 times there",
+    "second softmax": "there is the softmax of here",
+    "not cleared": "there, the last step's gradient is added: not cleared",
+    "frozen": "there is zero",
+}
+"""What is said besides."""
+
+
 def of(settings: Any, base: Program) -> Program:
     return settings if isinstance(settings, Program) else replace(base, **settings)
+
+
+@pytest.mark.parametrize("name", FIRST_WEIGHTS)
+def test_first_weights_are_told_by_their_distribution(name: str, tmp_path: Path) -> None:
+    first = compare(Program(), Program(prepare=fill(first_weight=FIRST_WEIGHTS[name])), tmp_path).findings[0]
+
+    assert (first.checkpoint, first.what) == ("weights", "initialiser, for first.weight")
+    assert first.one == "U(±1/√fan_in)"
+    assert first.other.startswith(name)
 
 
 @pytest.mark.parametrize("name", PAIRS)
@@ -379,11 +372,12 @@ def test_a_pair_that_differs_in_one_convention_is_told_by_its_name(name: str, tm
     assert first.checkpoint == checkpoint
     assert here in first.one
     assert there in first.other
+    assert name not in EVIDENCE or any(EVIDENCE[name] in line for line in first.evidence)
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.float64])
 @pytest.mark.parametrize("optimizer", [sgd(momentum=0.9), adam(), adam(torch.optim.RMSprop), adam(torch.optim.Adagrad)])
-@pytest.mark.parametrize(("seed", "data_seed"), [(0, 1), (5, 1), (0, 7), (3, 4)])
+@pytest.mark.parametrize(("seed", "data_seed"), [(0, 1), (5, 1), (3, 4)])
 def test_equal_programs_and_other_seeds_raise_no_alarm(
     precision: torch.dtype, optimizer: Any, seed: int, data_seed: int, tmp_path: Path
 ) -> None:
@@ -470,8 +464,8 @@ def test_a_mapping_pairs_what_names_and_shapes_do_not(tmp_path: Path) -> None:
     other = read_record(tmp_path / "other.npz")
 
     assert not walk(Comparison.of(one, other)).findings, "the values tell"
-    pairing = Comparison.of(one, other, renamed).pairing
-    assert {pair.one: pair.other for pair in pairing.pairs} == renamed
+    pairs = Comparison.of(one, other, renamed).pairs
+    assert {pair.one: pair.other for pair in pairs} == renamed
     with pytest.raises(RecordError, match=r"hidden\.b, out\.w"):
         Comparison.of(one, other, swapped)
 

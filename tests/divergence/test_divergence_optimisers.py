@@ -11,13 +11,14 @@ import torch
 from numpy.typing import NDArray
 
 from divergence import optimisers
+from divergence.optimisers import take_steps as steps
 from stages.engines.keras import set_precision
 
 RATE = 0.01
 RANDOM = np.random.default_rng(4)
 START = RANDOM.normal(size=(5, 3))
 GRADIENTS = [1e-3 * RANDOM.normal(size=START.shape) for _ in range(6)]
-Rule = Callable[..., list[NDArray[np.float64]]]
+Rule = Callable[..., NDArray[np.float64]]
 
 TORCH: dict[str, tuple[Any, dict[str, Any], Rule]] = {
     "SGD": (torch.optim.SGD, {}, optimisers.sgd),
@@ -80,7 +81,7 @@ def test_pytorchs_optimiser_is_the_reference(name: str) -> None:
         weight.grad = torch.tensor(gradient)
         optimizer.step()
 
-    expected = START - sum(rule(GRADIENTS, [RATE] * len(GRADIENTS)))
+    expected = START - sum(steps(rule, GRADIENTS, [RATE] * len(GRADIENTS)))
     np.testing.assert_allclose(weight.detach().numpy(), expected, rtol=0, atol=1e-14)
 
 
@@ -93,7 +94,7 @@ def test_keras_optimiser_is_the_reference(name: str) -> None:
     for gradient in GRADIENTS:
         optimizer.apply([keras.ops.convert_to_tensor(gradient, "float64")], [weight])
 
-    expected = START - sum(rule(GRADIENTS, [RATE] * len(GRADIENTS)))
+    expected = START - sum(steps(rule, GRADIENTS, [RATE] * len(GRADIENTS)))
     np.testing.assert_allclose(np.array(weight), expected, rtol=0, atol=1e-13)
 
 
@@ -109,7 +110,7 @@ def test_sparse_adam_changes_only_the_rows_looked_up() -> None:
         looked_up.append(np.isin(np.arange(5), batch)[:, None] & np.ones(3, bool))
         optimizer.step()
 
-    expected = START - sum(optimisers.adam(dense, [RATE] * 3, epsilon_hat=True, looked_up=looked_up))
+    expected = START - sum(steps(optimisers.adam, dense, [RATE] * 3, epsilon_hat=True, looked_up=looked_up))
     np.testing.assert_allclose(weight.detach().numpy(), expected, rtol=0, atol=1e-14)
 
 
@@ -117,6 +118,6 @@ def test_the_learning_rate_inside_the_velocity_matters_only_where_it_changes() -
     same, changing = [RATE] * 6, [RATE, RATE / 2] * 3
     for rates, differ in ((same, False), (changing, True)):
         outside, inside = (
-            sum(optimisers.sgd(GRADIENTS, rates, momentum=0.9, rate_inside=where)) for where in (False, True)
+            sum(steps(optimisers.sgd, GRADIENTS, rates, momentum=0.9, rate_inside=where)) for where in (False, True)
         )
         assert np.allclose(outside, inside, rtol=1e-12) != differ

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from divergence.optimisers import adam
+from divergence.optimisers import adam, take_steps
 from stages.training.conventions import AdamConventions
 
 LEARNING_RATE = 0.01
@@ -24,7 +24,8 @@ def reference_adam(conventions: AdamConventions, start: NDArray[np.float64] = ST
         np.add.at(summed[step], rows, gradients)
         np.add.at(squared[step], rows, gradients**2)
     of_keras = conventions.epsilon == "keras"
-    steps = adam(
+    steps = take_steps(
+        adam,
         summed,
         [LEARNING_RATE] * len(ROWS),
         squares=squared if conventions.repeated_rows == "keras" else None,

@@ -1,0 +1,233 @@
+"""Names the convention in which two programs differ, checkpoint by checkpoint.
+
+Each program is asked for itself: which known conventions explain what it recorded. Only where no convention explains
+both is that a difference. So it is seen however far apart the numbers are, and two draws of one distribution are none.
+Only what no program shows by itself is looked for in the numbers of both, where all that leads to them agrees.
+"""
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from divergence.comparison import Comparison, Finding, distance, relations
+from divergence.initialisers import find_origins, same_distribution
+from divergence.layers import CONVENTIONS, Layer
+from divergence.losses import find_loss
+from divergence.record import Array, Record, Step
+from divergence.steps import Mixture, differing_parts, explain_steps, find_clippings
+
+Claim: TypeAlias = tuple[str, str, str, dict[str, str], dict[str, str]]
+"""A checkpoint, what is claimed there and of which weight or layer, and for each program the conventions that explain
+its numbers, each with what speaks for it."""
+Mixtures: TypeAlias = dict[str, tuple[set[Mixture], set[Mixture]]]
+"""The mixtures that explain each pair of weights' steps, in the one program and in the other."""
+
+TELLING = (
+    "eps", "epsilon", "momentum", "p", "rate", "stride", "strides", "padding", "dilation", "activation", "alpha",
+    "negative_slope", "approximate", "use_bias", "kernel_size", "pool_size", "data_format",
+)  # fmt: skip
+"""The settings to show of a layer."""
+
+
+def unpaired_weights(comparison: Comparison) -> Iterator[Finding]:
+    """Weights that only one program has."""
+    paired = {pair.one for pair in comparison.pairs}, {pair.other for pair in comparison.pairs}
+    weights = (record.steps[0]["weights"] for record in comparison.records)
+    one, other = ([n for n in of if n not in names] for of, names in zip(weights, paired, strict=True))
+    if one or other:
+        shapes = [f"only here: {name} {comparison.one.steps[0]['weights'][name].shape}" for name in one]
+        shapes += [f"only there: {name} {comparison.other.steps[0]['weights'][name].shape}" for name in other]
+        yield Finding(1, "shapes", "weights without a counterpart", str(len(one)), str(len(other)), shapes)
+
+
+def collect_claims(comparison: Comparison) -> Iterator[Claim]:
+    """All that each program shows by itself, but its steps."""
+    yield from _weights(comparison)
+    yield from _batches(comparison)
+    yield from _layers(comparison)
+    one, other = (find_loss(record) for record in comparison.records)
+    yield "loss", "the loss", "", one, other
+
+
+def disagreements(claims: Iterable[Claim]) -> Iterator[Finding]:
+    """Where no convention explains both programs; one finding for all weights or layers that differ alike."""
+    groups: dict[tuple[str, str, str, str], list[tuple[str, str]]] = defaultdict(list)
+    for checkpoint, what, label, one, other in claims:
+        if one and other and not one.keys() & other.keys():
+            (here, of_here), (there, of_there) = (next(iter(fits.items())) for fits in (one, other))
+            both = of_here if of_here == of_there else f"{of_here or '–'} here, {of_there or '–'} there"
+            groups[checkpoint, what, here, there].append((label, f"{label}: {both}".removeprefix(": ") if both else ""))
+    for (checkpoint, what, here, there), members in groups.items():
+        lines = [line for _, line in members if line]
+        yield Finding(1, checkpoint, _of(what, [label for label, _ in members]), here, there, lines)
+
+
+def _weights(comparison: Comparison) -> Iterator[Claim]:
+    """The distributions that the first weights were drawn from, and a padding row of zeros."""
+    one, other = (find_origins(record) for record in comparison.records)
+    for pair, a, b in comparison.aligned(1, "weights"):
+        if distance(a, b) > comparison.tolerance("weights"):
+            here, there = one[pair.one], other[pair.other]
+            if here or there or not same_distribution(a, b):
+                yield "weights", "initialiser", pair.label, here or _unknown(a), there or _unknown(b)
+            yield "weights", "rows of zeros", pair.label, _zero_rows(a), _zero_rows(b)
+
+
+def _unknown(array: Array) -> dict[str, str]:
+    return {f"no known initialiser (mean {array.mean():.3g}, sd {array.std():.3g})": _range(array)}
+
+
+def _range(array: Array) -> str:
+    return f"{array.min():.3g} to {array.max():.3g}"
+
+
+def _zero_rows(table: Array) -> dict[str, str]:
+    rows = np.flatnonzero(~table.any(axis=-1)) if table.ndim == 2 else np.empty(0)
+    return {f"row {rows[0]}" if len(rows) else "none": ""} if len(rows) < 2 else {}
+
+
+def _batches(comparison: Comparison) -> Iterator[Claim]:
+    """Inputs and targets of another kind, size, scale or layout; other rows are chance."""
+    one, other = (record.steps[0]["batch"] for record in comparison.records)
+    if len(one) != len(other):
+        yield "batch", "what it holds", "", {", ".join(one): ""}, {", ".join(other): ""}
+        return
+    for (name, a), b in zip(one.items(), other.values(), strict=True):
+        yield "batch", "examples", name, {str(len(a)): ""}, {str(len(b)): ""}
+        if {a.dtype.kind, b.dtype.kind} == {"f", "i"} and name != "target":
+            here, there = ({str(x.dtype): f"{_range(x)}, and float32 holds all to 16,777,216"} for x in (a, b))
+            yield "batch", "type", name, here, there
+        elif a.shape == b.shape and distance(a, b) > comparison.tolerance("batch") and not same_distribution(a, b):
+            known = next(relations(a, b, comparison.tolerance("output")), "")
+            here, there = ({f"{_range(x)}, mean {x.mean():.3g}": known} for x in (a, b))
+            yield "batch", "scale", name, here, there
+
+
+def _layers(comparison: Comparison) -> Iterator[Claim]:
+    """What the layers of one kind do, taken in their order."""
+    one, other = (
+        [layer for name in _outputs(record.steps[0]["layers"]) if (layer := Layer(name, record)).family]
+        for record in comparison.records
+    )
+    for family, conventions in CONVENTIONS.items():
+        both = ([layer for layer in of if layer.family == family] for of in (one, other))
+        for here, there in zip(*both, strict=False):
+            label = here.name if here.name == there.name else f"{here.name} = {there.name}"
+            for (checkpoint, what), find in conventions.items():
+                how = "by what went into it and came out"
+                values, others = (dict.fromkeys(sorted(find(layer)), how) for layer in (here, there))
+                yield checkpoint, what, label, values, others
+
+
+def explain_both(comparison: Comparison) -> Mixtures:
+    """The mixtures that explain the steps of each pair of weights whose steps both programs recorded."""
+    clippings = set().union(*map(find_clippings, comparison.records))
+    one, other = (explain_steps(record, clippings) for record in comparison.records)
+    return {p.label: (one[p.one], other[p.other]) for p in comparison.pairs if p.one in one and p.other in other}
+
+
+def steps(comparison: Comparison, mixtures: Mixtures) -> Iterator[Finding]:
+    """Optimisers that take weights and gradients to the next weights by different formulas."""
+    differences = comparison.differences(1, "after")
+    groups: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    for label, (one, other) in mixtures.items():
+        if one and other and not one & other:
+            for difference in differing_parts(one, other):
+                groups[difference].append(label)
+        elif bool(one) != bool(other) and differences.get(label, np.inf) > comparison.tolerance("after"):
+            here, there = ("a known formula" if found else "no known formula explains it" for found in (one, other))
+            groups["the formula", here, there].append(label)
+    count = min(len(record.steps) for record in comparison.records)
+    evidence = f"by {count} steps of weights and gradients, each program's own, in {comparison.precision}"
+    for (part, here, there), labels in sorted(groups.items(), key=lambda group: group[0][0] == "the formula"):
+        yield Finding(1, "after", _of(part, labels), here, there, [evidence])
+
+
+def difference(comparison: Comparison, step: int, checkpoint: str, labels: list[str]) -> Iterator[Finding]:
+    """What is known of a difference that arises where all that leads to it agrees."""
+    one, other = (record.steps[step - 1] for record in comparison.records)
+    if checkpoint == "output":
+        yield _output(comparison, step)
+    elif checkpoint == "loss":
+        a, b = (next(iter(of["loss"].values())) for of in (one, other))
+        here, there = (f"{float(np.ravel(loss)[0]):.9g}" for loss in (a, b))
+        known = [*relations(a, b, comparison.tolerance("loss"), _counts(one))][:1]
+        yield Finding(step, "loss", "the loss, of equal outputs and targets", here, there, known)
+    elif checkpoint == "gradients":
+        yield from _gradients(comparison, step)
+    else:
+        what = _of("the step, from equal weights and gradients", labels)
+        yield Finding(step, checkpoint, what, "no known formula", "no known formula")
+
+
+def _gradients(comparison: Comparison, step: int) -> Iterator[Finding]:
+    """What the gradients of equal weights, outputs and losses differ by."""
+    weights = {pair: weight for pair, weight, _ in comparison.aligned(step, "weights")}
+    last = {pair: gradient for pair, gradient, _ in comparison.aligned(step - 1, "gradients")} if step > 1 else {}
+    tolerance, counts = comparison.tolerance("gradients"), _counts(comparison.one.steps[step - 1])
+    groups: dict[str, list[tuple[str, Array, Array]]] = defaultdict(list)
+    for pair, a, b in comparison.aligned(step, "gradients"):
+        if distance(a, b) > tolerance:
+            parts = {"{0:.4g}·w is added: a penalty of {1:.4g}·Σw² in the loss": weights[pair]}
+            if pair in last:
+                parts["the last step's gradient is added: not cleared"] = last[pair]
+            groups[next(relations(a, b, tolerance, counts, parts), "")].append((pair.label, a, b))
+    for known, members in groups.items():
+        labels, *sides = zip(*members, strict=True)
+        here, there = (f"largest {max(np.abs(array).max() for array in arrays):.4g}" for arrays in sides)
+        yield Finding(step, "gradients", _of("the gradient", labels), here, there, [known] if known else [])
+
+
+def _counts(step: Step) -> dict[str, int]:
+    """What a sum is of, and a mean is over."""
+    output = next(iter(step["output"].values()), np.empty(0))
+    sizes = {"the batch size": len(output), "the numbers of the batch": output.size} if output.ndim else {}
+    return {"": 2, **{f", {name}: a sum against a mean": size for name, size in sizes.items() if size > 2}}
+
+
+def _output(comparison: Comparison, step: int) -> Finding:
+    """Where the layers' outputs part: a layer of each program that has equal input and an output only it has."""
+    tolerance, records = comparison.tolerance("output"), comparison.records
+    layers = [record.steps[step - 1]["layers"] for record in records]
+
+    def agree(here: str, there: str, side: str) -> bool:
+        left, right = (of.get(f"{name}:{side}") for of, name in zip(layers, (here, there), strict=True))
+        return left is not None and right is not None and distance(left, right) <= tolerance
+
+    one, other = map(_outputs, layers)
+    alone = [here for here in one if not any(agree(here, there, "output") for there in other)]
+    alone_there = [there for there in other if not any(agree(here, there, "output") for here in one)]
+    pairs = [pair for pair in itertools.product(alone, alone_there) if agree(*pair, "input")]
+    if pair := next(itertools.chain(pairs, itertools.product(alone[:1], alone_there[:1])), None):
+        what = "layer " + (pair[0] if pair[0] == pair[1] else " = ".join(pair))
+        shown = [_settings(name, record) for name, record in zip(pair, records, strict=True)]
+        arrays = [of[f"{name}:output"] for name, of in zip(pair, layers, strict=True)]
+    else:
+        what = "layers that the other program has no like of"
+        shown = [", ".join(names[:3]) or "nothing" for names in (alone, alone_there)]
+        arrays = [next(iter(record.steps[step - 1]["output"].values())) for record in records]
+    equal = ", ".join([name for name in one if name not in alone][-3:])
+    evidence = [f"equal outputs: {equal}"] if equal else []
+    return Finding(
+        step, "output", what, shown[0], shown[1], evidence + [*relations(arrays[0], arrays[1], tolerance)][:1]
+    )
+
+
+def _outputs(layers: dict[str, Array]) -> list[str]:
+    """The layers with an output, in their order."""
+    return [key.removesuffix(":output") for key in layers if key.endswith(":output")]
+
+
+def _settings(name: str, record: Record) -> str:
+    """A layer's kind and its settings."""
+    layer = record.layers.get(name, {})
+    return ", ".join([layer.get("kind", name), *(f"{key} {layer[key]}" for key in TELLING if key in layer)])
+
+
+def _of(what: str, labels: Sequence[str]) -> str:
+    """What is said, and of which weights or layers: three at most, as they are called here."""
+    names = ", ".join(label.partition(" = ")[0] for label in labels[:3])
+    return f"{what}, for {names}{f' and {len(labels) - 3} more' if len(labels) > 3 else ''}" if names else what
