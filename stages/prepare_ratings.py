@@ -17,7 +17,7 @@ from stages.ratings.checks import EXAMPLES, PLAIN_NUMBER, Source
 from stages.ratings.source import read_source
 from stages.ratings.table import Ratings, write_ratings, write_table
 
-MOST_GAPS = 4
+MAX_GAPS = 4
 """Ids up to this many times the number of rows are numbered through a table of all ids, which is several times as fast
 as hashing and needs less memory then."""
 
@@ -85,7 +85,7 @@ def prepare(source: Source, settings: Prepare) -> Prepared:
 
 def number_ids(ids: pa.Array) -> tuple[NDArray[np.int32], pa.Array]:
     """Number the distinct ids from 0 in ascending order: the number of each row (n,), and the ids by number."""
-    if pa.types.is_integer(ids.type) and pc.max(ids).as_py() < MOST_GAPS * len(ids):
+    if pa.types.is_integer(ids.type) and pc.max(ids).as_py() < MAX_GAPS * len(ids):
         numbers, in_use = close_gaps(ids.to_numpy())
         return numbers, pa.array(in_use)
     encoded = ids.dictionary_encode()  # as it is, where it is text

@@ -27,9 +27,9 @@ KINDS: dict[str, type[AnyFile]] = {
     **{"CSV": CsvFile, "JSON lines": JsonLines, "JSON array": JsonArray, "Parquet": ParquetFile}
 }
 
-MOST_PROBLEMS = 5
+MAX_PROBLEMS = 5
 """How many kinds of fault a message names, a line each."""
-MOST_BLOCKS = 4
+MAX_BLOCKS = 4
 """How much of a file is looked at for other faults once its columns are wrong."""
 
 DAMAGE = (
@@ -69,7 +69,7 @@ def read_source(settings: Prepare, each: Map = map) -> Source:
             break
     problems += check.problems()
     if problems:
-        raise StageError("\n".join(problems[:MOST_PROBLEMS]))
+        raise StageError("\n".join(problems[:MAX_PROBLEMS]))
     source = check.finish()
     if not len(source.stars):
         reasons = "".join(f"; left out: {count:,} {reason}" for reason, count in source.left_out.items())
@@ -87,7 +87,7 @@ def _read(settings: Prepare, path: Path) -> tuple[Check, str]:
         one_user = [path.name.partition(".")[0]] if settings.columns.user is None else []
         labels = ["the file's name"] * len(one_user) + [f"column {name!r}" for name in names]
         if len(labels) == len(columns):
-            for block in itertools.islice(file.blocks(names), MOST_BLOCKS if problem else None):
+            for block in itertools.islice(file.blocks(names), MAX_BLOCKS if problem else None):
                 users = [pa.repeat(user, len(block.numbers)) for user in one_user]
                 check.add(block._replace(columns=users + block.columns), path, file.unit, labels)
     except DAMAGE as error:

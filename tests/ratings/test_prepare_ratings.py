@@ -15,7 +15,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.prepare_ratings import MOST_GAPS, Prepared, find_oddities, number_ids, order_pairs, prepare
+from stages.prepare_ratings import MAX_GAPS, Prepared, find_oddities, number_ids, order_pairs, prepare
 from stages.program.errors import StageError
 from stages.program.params import Prepare
 from stages.ratings.checks import Source
@@ -159,7 +159,7 @@ def test_numbers_ids_in_their_order(ids: list[int]) -> None:
     assert [distinct[int(number)].as_py() for number in numbers] == ids
 
 
-@pytest.mark.parametrize("largest", [MOST_GAPS * 3 - 1, MOST_GAPS * 3])
+@pytest.mark.parametrize("largest", [MAX_GAPS * 3 - 1, MAX_GAPS * 3])
 def test_numbers_ids_alike_with_and_without_a_table_of_all(largest: int) -> None:
     numbers, distinct = number_ids(pa.array([largest, 2, largest], pa.uint32()))
     assert numbers.tolist() == [1, 0, 1]
