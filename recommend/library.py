@@ -85,17 +85,16 @@ class Library:
         Raises:
             StageError: there is no such reader; with the nearest ids.
         """
-        for user in _find_id(self.user_ids, wanted):
-            return user
-        raise StageError(
-            f"no reader {shorten(wanted)!r} in these ratings; the nearest ids: {_near_ids(self.user_ids, wanted)}"
-        )
+        users, near = _find_id(self.user_ids, wanted)
+        if not users:
+            raise StageError(f"no reader {shorten(wanted)!r} in these ratings; the nearest ids: {near}")
+        return users[0]
 
     def books_called(self, wanted: str) -> list[int]:
         """The numbers of the books with this original id, or with this title, with or without its series."""
         title = wanted.strip().casefold()
         titled = self._by_title.get(title) or self._by_title.get(_without_series(title)) or []
-        return _find_id(self.book_ids, wanted) or titled
+        return _find_id(self.book_ids, wanted)[0] or titled
 
     def find_book(self, wanted: str) -> int:
         """A book's number, from the original id or from the title.
@@ -107,7 +106,7 @@ class Library:
         if len(called) == 1:
             return called[0]
         if not titles:
-            near = _near_ids(self.book_ids, wanted)
+            _, near = _find_id(self.book_ids, wanted)
             raise StageError(f"no book {shorten(wanted)!r}; the nearest ids: {near}; for titles give --titles FILE")
         alike = [name for name in titles if title in name] or difflib.get_close_matches(title, titles)
         books = called or dict.fromkeys(book for name in alike for book in titles[name])
@@ -189,21 +188,12 @@ def _without_series(title: str) -> str:
     return title.casefold().partition(" (")[0]
 
 
-def _place(ids: pa.Array, wanted: str) -> int:
-    """Where among the ids, which ascend, an id stands or would; at the start what can't be one."""
+def _find_id(ids: pa.Array, wanted: str) -> tuple[list[int], str]:
+    """The number with this id, if there is one, and the ids beside which it stands or would: they ascend."""
     try:
         value = int(wanted) if pa.types.is_integer(ids.type) else wanted.strip()
-    except ValueError:
-        return 0
-    return bisect.bisect_left(ids, value, key=lambda known: known.as_py())
-
-
-def _find_id(ids: pa.Array, wanted: str) -> list[int]:
-    """The number with this id, if there is one."""
-    place = _place(ids, wanted)
-    return [place] if place < len(ids) and str(ids[place]) == wanted.strip() else []
-
-
-def _near_ids(ids: pa.Array, wanted: str) -> str:
-    place = _place(ids, wanted)
-    return ", ".join(shorten(str(known)) for known in ids[max(place - 2, 0) : place + 2])
+        place = bisect.bisect_left(ids, value, key=lambda known: known.as_py())
+    except ValueError:  # no number, where all ids are
+        value, place = wanted, 0
+    found = [place] if place < len(ids) and ids[place].as_py() == value else []
+    return found, ", ".join(shorten(str(near)) for near in ids[max(place - 2, 0) : place + 2])

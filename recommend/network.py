@@ -25,7 +25,7 @@ Weights: TypeAlias = tuple[Floats, Floats, list[Floats], list[Floats]]
 NAMES = {"pytorch": "PyTorch", "keras": "Keras", "biases": "user and book biases"}
 WEIGHTS = {"pytorch": "pytorch.safetensors", "keras": "keras.weights.h5"}
 
-TILE = 1024
+TILE = 4096
 """Books predicted at a time: their hidden units stay in a processor's cache."""
 
 PRIOR_WEIGHT = 0.5
