@@ -33,7 +33,7 @@ OWN_CLUSTER = {
 """Ray's settings for a cluster of the stage's own."""
 
 ADVICE = {
-    "AuthenticationError": "the token in RAY_AUTH_TOKEN or ~/.ray/auth_token isn't the cluster's",
+    "AuthenticationError": "RAY_AUTH_TOKEN or ~/.ray/auth_token must hold the cluster's token",
     "ConnectionError": "no cluster that takes the token in RAY_AUTH_TOKEN or ~/.ray/auth_token; is it up (ray start)?",
     "ObjectStoreFullError": "its object store is full; ray start --object-store-memory gives it more",
     "OutOfDiskError": "its object store is full, and so is the disk on which it goes on",

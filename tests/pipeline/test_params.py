@@ -52,6 +52,16 @@ def test_the_parameters_of_the_published_results_are_valid(params: Params) -> No
     assert published == change(params, prepare=changed[0], train=changed[1])
 
 
+def test_parameters_from_before_there_were_engines_mean_the_local_one(tmp_path: Path) -> None:
+    params = load_params(write(tmp_path, PROJECT.partition("\n# Where the stages compute.")[0] + "\n"))
+    assert params.engine == "local"
+
+
+def test_an_unknown_engine_is_refused(tmp_path: Path) -> None:
+    said = refusal(write(tmp_path, PROJECT.replace("engine: local", "engine: spark")))
+    assert said == "params.yaml: engine is 'spark'; it should be 'local' or 'ray'"
+
+
 def test_the_project_s_own_parameters_are_valid() -> None:
     params = load_params(ROOT / "params.yaml")
     assert params.prepare.ratings == "data/sample.csv"
@@ -189,6 +199,8 @@ REFUSED: dict[str, tuple[str, str | None, str]] = {
         "0",
         "prepare.min_ratings_per_user is 0; it should be greater",
     ),
+    "an address with a scheme": ("ray.address", "'ray://a:1'", "ray.address is 'ray://a:1'; it should match pattern"),
+    "no workers": ("ray.workers", "0", "ray.workers is 0; it should be greater than or equal to 1"),
     "an empty hidden layer": ("model.hidden_units", "[8, 0]", "model.hidden_units.1 is 0; it should be greater"),
 }
 
@@ -267,7 +279,11 @@ trees = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dic
 @settings(
     deadline=None, derandomize=True, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(section=st.sampled_from(list(Params.model_fields)), key=texts | st.just("seed"), value=trees)
+@given(
+    section=st.sampled_from([name for name in Params.model_fields if name != "engine"]),
+    key=texts | st.just("seed"),
+    value=trees,
+)
 def test_anything_is_taken_or_refused(section: str, key: str, value: Any, tmp_path: Path) -> None:
     settings: Any = YAML(typ="safe").load(PROJECT)
     settings[section][key] = value
