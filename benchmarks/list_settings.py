@@ -29,7 +29,7 @@ HELD_OUT, DIFFERING, WEIGHTS_TRIED = 3000, 500, (0.1, 0.25, 0.5, 0.75, 1.0, 1.5,
 """Readers who aren't trained on; those whose predictions are compared; how much the prior may weigh."""
 
 THINNINGS, LONGEST_TAIL, TOP = 3, 80, 1000
-LEAST = (1, 2, 3, 5, 8, 10, 15, 20, 30, 40, 60)
+MINIMA = (1, 2, 3, 5, 8, 10, 15, 20, 30, 40, 60)
 """Times that books are thinned, to 1 up to so many ratings; the rows that are judged; the thresholds."""
 
 
@@ -115,7 +115,7 @@ def thin_books(params: Params, train: Ratings, validation: Ratings, seed: int) -
     really = validation.stars - truth.mean - truth.of_users[validation.users]
     for name, predicted in above.items():
         figures = []
-        for least in LEAST:
+        for least in MINIMA:
             rows = np.flatnonzero(counts[validation.books] >= least)
             figures.append(f"{least}: {really[rows[np.argsort(-predicted[rows])[:TOP]]].mean():.3f}")
         yield f"{name}, thinned to {len(thinned):,}, at least " + ", ".join(figures)

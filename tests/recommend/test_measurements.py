@@ -67,7 +67,7 @@ def test_fits_readers_who_were_held_out(
 def test_thins_books(params: Params, library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     trained_on: list[Ratings] = []
     monkeypatch.setattr(list_settings, "fit", lambda trainer, train, *rest: trained_on.append(train))
-    monkeypatch.setattr(list_settings, "LEAST", (1, 5))
+    monkeypatch.setattr(list_settings, "MINIMA", (1, 5))
     lines = [*list_settings.thin_books(params, library.train, library.validation, seed=0)]
     assert trained_on[0].user_count == library.train.user_count
     assert (np.bincount(trained_on[0].books) < np.minimum(library.counts, 80)).any()
