@@ -128,9 +128,12 @@ def _load() -> Any:
 
 def _join(ray: Any, options: dict[str, Any]) -> None:
     code = {"py_modules": [str(STAGES)], "env_vars": {"CUDA_VISIBLE_DEVICES": ""}}
+    host, _, port = options["address"].rpartition(":")
     try:
+        if host:  # Ray itself would look for it for minutes
+            socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(**options, runtime_env=code, logging_level="ERROR", log_to_driver=False)
-    except (RuntimeError, ValueError) as error:  # such as a cluster of another version
+    except (OSError, OverflowError, RuntimeError, ValueError) as error:  # such as a cluster of another version
         raise ConnectionError(str(error)) from error
     stop_on_signals()  # Ray has put its own way of stopping in place
     last_acts.append(_end_descendants)

@@ -190,27 +190,12 @@ def listening(pid: int) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize(
-    ("token", "advice"),
-    [
-        ("0" * 64, "no cluster that takes the token in RAY_AUTH_TOKEN"),
-        ("", "RAY_AUTH_TOKEN or ~/.ray/auth_token must hold the cluster's token"),
-    ],
-)
-def test_a_cluster_that_is_not_there(
-    token: str, advice: str, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    if token:
-        monkeypatch.setenv("RAY_AUTH_TOKEN", token)
-    else:
-        monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
-    edit_params(project, "address: local", "address: 127.0.0.1:9")
-
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "no-such-host.invalid:6379", "127.0.0.1:99999"])
+def test_a_cluster_that_is_not_there(address: str, project: Path) -> None:
+    edit_params(project, "address: local", f"address: {address}")
     done = run(project, *stage_command(project, "train-torch"), check=False)
-
     assert done.returncode == 1
-    assert f"error: Ray at 127.0.0.1:9 (params.yaml): {advice}" in done.stdout
+    assert f"error: Ray at {address} (params.yaml): no cluster that takes the token in RAY_AUTH_TOKEN" in done.stdout
     assert "Traceback" not in done.stdout
 
 
