@@ -28,7 +28,7 @@ POLL = 0.2
 """How often to look for news of the workers, in seconds."""
 LAST_WORDS = 10
 """How long to wait, once a worker has failed, for what the others say of it, in seconds."""
-MOST_LOSSES = 3
+MAX_LOSSES = 3
 """How often workers may be lost in one epoch."""
 
 
@@ -127,7 +127,7 @@ def train_on_ray(make_trainer: MakeTrainer, params: Params, tables: list[Ratings
             except lost as error:
                 losses += 1
                 reached = len(checkpoint.progress.curve.epochs) if checkpoint else 0
-                if losses > MOST_LOSSES:
+                if losses > MAX_LOSSES:
                     reason = str(error).partition("\n")[0]
                     raise StageError(
                         f"epoch {reached + 1}: workers were lost {losses} times, the last one so: {reason}"

@@ -24,7 +24,7 @@ from torch import Tensor, fx, nn
 from torch.autograd.function import once_differentiable
 
 from stages.engines.workers import LookUps, Workers
-from stages.program.errors import StageError
+from stages.program.errors import StageError, shorten
 from stages.program.params import Params
 from stages.training.conventions.torch_adam import AdamByConventions, sum_rows
 
@@ -55,7 +55,7 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]  # what follows is for PyTorch's developers
+        reason = shorten(str(error).partition("\n")[0], 200)  # the rest is for PyTorch's developers
         raise StageError(f"params.yaml: torch.device is {name}, which isn't here: {reason}") from error
     return device
 

@@ -20,6 +20,8 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         StageError: `path` can't be written, for example because the disk is full.
     """
+    if path.exists() and not path.is_file():
+        raise StageError(f"{path} is a folder or a device, not a file that can be written anew")
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")  # keeps the suffix: Keras goes by it
     temporary_files.add(temporary)
     try:

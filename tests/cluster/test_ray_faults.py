@@ -144,6 +144,7 @@ def test_a_killed_stage_ends_its_cluster_and_the_next_one_completes(
     running.wait_for("epoch   1")
     all_processes = running.descendants()
     running.process.kill()
+    running.process.wait()
     assert_all_end(all_processes, 180)  # those of Ray's that look for its other processes do so for a minute
 
     run(project, *stage_command(project, "train-torch"))

@@ -66,11 +66,11 @@ def test_reads(parts: list[bytes], each: Map, tmp_path: Path) -> None:
 
 
 REFUSED: dict[str, tuple[list[bytes], str]] = {
-    "a fault in each of many files": ([b"1,2,3\n1,2,9\n"] * 7, "part-0.csv line 3, part-1.csv line 3"),
-    "several kinds": ([b"1,2,3\n", b"1,,9\n", b"1,2\n,1,x\n"], "1 line with fewer than 3 fields: part-2.csv line 2"),
-    "negative among numbers": ([b"1,2,3\n", b"-1,2,3\n"], "1 value negative: '-1' (part-1.csv line 2)"),
-    "cut off": ([b"1,2,3\n", b"1,2,3\n1,2", b"1,2,3\n"], "part-1.csv line 3"),
-    "duplicates": ([b"1,2,3\n", b"2,2,3\n1,2,4\n"], "part-1.csv line 3"),
+    "a fault in each of many files": ([b"1,2,3\n1,2,9\n"] * 7, "part-1.csv: column 'rating': 1 value off the scale"),
+    "several kinds": ([b"1,2,3\n", b"1,,9\n", b"1,2\n,1,x\n"], "part-2.csv: 1 line with fewer than 3 fields (line 2)"),
+    "negative among numbers": ([b"1,2,3\n", b"-1,2,3\n"], "part-1.csv: column 'user_id': 1 value negative"),
+    "cut off": ([b"1,2,3\n", b"1,2,3\n1,2", b"1,2,3\n"], "part-1.csv: 1 line cut off at the end of the file (line 3)"),
+    "duplicates": ([b"1,2,3\n", b"2,2,3\n1,2,4\n"], "(user 1, book 2)"),
 }
 
 

@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from stages.program.errors import StageError
 from stages.program.files import replacing, write_text
+
+
+@pytest.mark.parametrize("name", [".", "/dev/null"])
+def test_what_is_no_file_is_not_replaced(name: str, tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="is a folder or a device"):
+        write_text(tmp_path / name, "text")
+    assert not (tmp_path / name).is_file()
 
 
 def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
