@@ -56,6 +56,7 @@ def describe(comparison: Comparison, found: Walk) -> str:
         lines += ["", f"What makes both the same: {CHECKLIST}"]
     if found.common_step:
         lines += ["", *_wrap(f"Both step by the same formula: {found.common_step}.")]
+    lines += [line for remark in found.remarks for line in ["", *_wrap(f"{remark}.")]]
     return "\n".join(lines)
 
 

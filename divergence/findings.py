@@ -13,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 
 from divergence.comparison import Comparison, Finding, distance, relations
-from divergence.initialisers import find_origins, same_distribution
+from divergence.initialisers import NOTABLE, UNLIKELY, find_origins, likely, same_distribution, tell_apart
 from divergence.layers import CONVENTIONS, Layer
 from divergence.losses import find_loss
 from divergence.record import Array, Record, Step
@@ -25,6 +25,7 @@ its numbers, each with what speaks for it."""
 Mixtures: TypeAlias = dict[str, tuple[set[Mixture], set[Mixture]]]
 """The mixtures that explain each pair of weights' steps, in the one program and in the other."""
 
+UNTOLD = "that can't be told from"
 TELLING = (
     "eps", "epsilon", "momentum", "p", "rate", "stride", "strides", "padding", "dilation", "activation", "alpha",
     "negative_slope", "approximate", "use_bias", "kernel_size", "pool_size", "data_format",
@@ -65,13 +66,28 @@ def disagreements(claims: Iterable[Claim]) -> Iterator[Finding]:
         yield Finding(1, checkpoint, _of(what, [label for label, _ in members]), here, there, lines)
 
 
+def untold(claims: Iterable[Claim]) -> Iterator[str]:
+    """What first weights may differ in, where they are too few to tell."""
+    for _, what, label, one, other in claims:
+        if what.startswith(UNTOLD):
+            here, there = (next(iter(fits)) for fits in (one, other))
+            both = next(known for known in one if known in other)
+            yield f"{label} may start as {here} here and {there} there, or as {both} in both: {what}"
+
+
 def _weights(comparison: Comparison) -> Iterator[Claim]:
     """The distributions that the first weights were drawn from, and a padding row of zeros."""
     one, other = (find_origins(record) for record in comparison.records)
     for pair, a, b in comparison.aligned(1, "weights"):
         if distance(a, b) > comparison.tolerance("weights"):
-            here, there = one[pair.one], other[pair.other]
-            if here or there or not same_distribution(a, b):
+            fits = one[pair.one], other[pair.other]
+            times, shared = tell_apart(*fits)
+            if shared and times > NOTABLE:
+                fits = likely(fits[0]), likely(fits[1])
+            here, there = ({known: str(fit) for known, fit in of.items()} for of in fits)
+            if shared and NOTABLE < times < UNLIKELY:
+                yield "weights", f"{UNTOLD} {a.size} numbers", pair.label, here | {shared: ""}, there | {shared: ""}
+            elif here or there or not same_distribution(a, b):
                 yield "weights", "initialiser", pair.label, here or _unknown(a), there or _unknown(b)
             yield "weights", "rows of zeros", pair.label, _zero_rows(a), _zero_rows(b)
 

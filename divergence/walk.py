@@ -35,6 +35,8 @@ class Walk:
     """Differences of their own, in the order in which they arise: at the first one the programs part."""
     common_step: str | None
     """The formula by which both programs step, where there is one."""
+    remarks: list[str]
+    """What isn't a difference, or can't be told."""
 
 
 def walk(comparison: Comparison) -> Walk:
@@ -52,6 +54,7 @@ def walk(comparison: Comparison) -> Walk:
         *find.disagreements(claims),
         *find.steps(comparison, mixtures),
     ]
+    remarks = [*find.untold(claims)]
     rows: list[Row] = []
     weights_differ = False
     for step in range(1, min(len(comparison.one.steps), len(comparison.other.steps)) + 1):
@@ -86,4 +89,4 @@ def walk(comparison: Comparison) -> Walk:
     findings.sort(key=lambda finding: (finding.step, order.index(finding.checkpoint)))
     shared = set.intersection(*common.values()) if common else set()
     steps_agree = shared and not any(finding.checkpoint == "after" for finding in findings)
-    return Walk(rows, findings, describe_mixtures(shared, comparison.precision) if steps_agree else None)
+    return Walk(rows, findings, describe_mixtures(shared, comparison.precision) if steps_agree else None, remarks)
