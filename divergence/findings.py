@@ -5,7 +5,6 @@ both is that a difference. So it is seen however far apart the numbers are, and 
 Only what no program shows by itself is looked for in the numbers of both, where all that leads to them agrees.
 """
 
-import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
@@ -16,7 +15,8 @@ from divergence.comparison import Comparison, Finding, distance, relations
 from divergence.initialisers import NOTABLE, UNLIKELY, find_origins, likely, same_distribution, tell_apart
 from divergence.layers import CONVENTIONS, Layer
 from divergence.losses import find_loss
-from divergence.record import Array, Record, Step
+from divergence.parting import find_parting, outputs
+from divergence.record import Array, Step
 from divergence.steps import Mixture, differing_parts, explain_steps, find_clippings
 
 Claim: TypeAlias = tuple[str, str, str, dict[str, str], dict[str, str]]
@@ -26,11 +26,6 @@ Mixtures: TypeAlias = dict[str, tuple[set[Mixture], set[Mixture]]]
 """The mixtures that explain each pair of weights' steps, in the one program and in the other."""
 
 UNTOLD = "that can't be told from"
-TELLING = (
-    "eps", "epsilon", "momentum", "p", "rate", "stride", "strides", "padding", "dilation", "activation", "alpha",
-    "negative_slope", "approximate", "use_bias", "kernel_size", "pool_size", "data_format",
-)  # fmt: skip
-"""The settings to show of a layer."""
 
 
 def unpaired_weights(comparison: Comparison) -> Iterator[Finding]:
@@ -125,7 +120,7 @@ def _batches(comparison: Comparison) -> Iterator[Claim]:
 def _layers(comparison: Comparison) -> Iterator[Claim]:
     """What the layers of one kind do, taken in their order."""
     one, other = (
-        [layer for name in _outputs(record.steps[0]["layers"]) if (layer := Layer(name, record)).family]
+        [layer for name in outputs(record.steps[0]["layers"]) if (layer := Layer(name, record)).family]
         for record in comparison.records
     )
     for family, conventions in CONVENTIONS.items():
@@ -166,7 +161,7 @@ def difference(comparison: Comparison, step: int, checkpoint: str, labels: list[
     """What is known of a difference that arises where all that leads to it agrees."""
     one, other = (record.steps[step - 1] for record in comparison.records)
     if checkpoint == "output":
-        yield _output(comparison, step)
+        yield find_parting(comparison, step)
     elif checkpoint == "loss":
         a, b = (next(iter(of["loss"].values())) for of in (one, other))
         here, there = (f"{float(np.ravel(loss)[0]):.9g}" for loss in (a, b))
@@ -202,45 +197,6 @@ def _counts(step: Step) -> dict[str, int]:
     output = next(iter(step["output"].values()), np.empty(0))
     sizes = {"the batch size": len(output), "the numbers of the batch": output.size} if output.ndim else {}
     return {"": 2, **{f", {name}: a sum against a mean": size for name, size in sizes.items() if size > 2}}
-
-
-def _output(comparison: Comparison, step: int) -> Finding:
-    """Where the layers' outputs part: a layer of each program that has equal input and an output only it has."""
-    tolerance, records = comparison.tolerance("output"), comparison.records
-    layers = [record.steps[step - 1]["layers"] for record in records]
-
-    def agree(here: str, there: str, side: str) -> bool:
-        left, right = (of.get(f"{name}:{side}") for of, name in zip(layers, (here, there), strict=True))
-        return left is not None and right is not None and distance(left, right) <= tolerance
-
-    one, other = map(_outputs, layers)
-    alone = [here for here in one if not any(agree(here, there, "output") for there in other)]
-    alone_there = [there for there in other if not any(agree(here, there, "output") for here in one)]
-    pairs = [pair for pair in itertools.product(alone, alone_there) if agree(*pair, "input")]
-    if pair := next(itertools.chain(pairs, itertools.product(alone[:1], alone_there[:1])), None):
-        what = "layer " + (pair[0] if pair[0] == pair[1] else " = ".join(pair))
-        shown = [_settings(name, record) for name, record in zip(pair, records, strict=True)]
-        arrays = [of[f"{name}:output"] for name, of in zip(pair, layers, strict=True)]
-    else:
-        what = "layers that the other program has no like of"
-        shown = [", ".join(names[:3]) or "nothing" for names in (alone, alone_there)]
-        arrays = [next(iter(record.steps[step - 1]["output"].values())) for record in records]
-    equal = ", ".join([name for name in one if name not in alone][-3:])
-    evidence = [f"equal outputs: {equal}"] if equal else []
-    return Finding(
-        step, "output", what, shown[0], shown[1], evidence + [*relations(arrays[0], arrays[1], tolerance)][:1]
-    )
-
-
-def _outputs(layers: dict[str, Array]) -> list[str]:
-    """The layers with an output, in their order."""
-    return [key.removesuffix(":output") for key in layers if key.endswith(":output")]
-
-
-def _settings(name: str, record: Record) -> str:
-    """A layer's kind and its settings."""
-    layer = record.layers.get(name, {})
-    return ", ".join([layer.get("kind", name), *(f"{key} {layer[key]}" for key in TELLING if key in layer)])
 
 
 def _of(what: str, labels: Sequence[str]) -> str:

@@ -7,7 +7,8 @@ import keras
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from keras import layers
+from torch import Tensor, nn
 from torch.nn import functional
 
 from divergence import keras as in_keras
@@ -82,3 +83,85 @@ def test_first_weights_too_few_to_tell_are_said_to_be() -> None:
         "conv may start as U(±1/√fan_in) here and Glorot uniform there, or as Glorot uniform in both: that can't be "
         "told from 36 numbers"
     ]
+
+
+class Port(nn.Module):
+    """A dense network with its activation as a function, where the original has it in its layer."""
+
+    def __init__(self, rate: float = 0.0, last: nn.Module | None = None) -> None:
+        super().__init__()
+        self.fc1, self.drop, self.fc2, self.fc3 = (
+            nn.Linear(12, 16),
+            nn.Dropout(rate),
+            nn.Linear(16, 16),
+            nn.Linear(16, 1),
+        )
+        self.last = last or nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.fc3(self.last(functional.relu(self.fc2(self.drop(functional.relu(self.fc1(x)))))))
+        return output
+
+
+class Convolutions(nn.Module):
+    """As PyTorch flattens: channels first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(64, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.fc(functional.relu(self.conv(x)).flatten(1))
+        return output
+
+
+def dense(rate: float) -> keras.Model:
+    return keras.Sequential(
+        [
+            keras.Input((12,)),
+            layers.Dense(16, "relu"),
+            *([layers.Dropout(rate)] if rate else []),
+            layers.Dense(16, "relu"),
+            layers.Dense(1),
+        ]
+    )
+
+
+def test_dropout_in_both_is_chance(tmp_path: Path) -> None:
+    found, text = compare(tmp_path, dense(0.3), Port(0.3), NUMBERS, VALUES)
+
+    assert not found.findings, text
+    assert "chance" in {row.verdict for row in found.rows if row.checkpoint == "output"}
+
+
+def test_an_activation_in_a_layer_is_no_difference_of_its_own(tmp_path: Path) -> None:
+    found, text = compare(tmp_path, dense(0), Port(last=nn.Hardtanh(-0.1, 0.1)), NUMBERS, VALUES)
+
+    assert found.findings[0].what.startswith("layer last = "), text
+
+
+def test_flattening_after_a_convolution_is_named(tmp_path: Path) -> None:
+    original = keras.Sequential(
+        [keras.Input((6, 6, 3)), layers.Conv2D(4, 3, activation="relu"), layers.Flatten(), layers.Dense(1)]
+    )
+    found, text = compare(tmp_path, original, Convolutions(), IMAGES, VALUES)
+
+    assert "flattened in another order" in found.findings[0].what, text
+    assert found.findings[0].what.startswith("what goes into layer fc = ")
+
+
+def test_layers_without_weights_are_recorded_by_their_names(tmp_path: Path) -> None:
+    original = keras.Sequential(
+        [
+            keras.Input((12,)),
+            layers.Dense(16),
+            layers.Activation("relu"),
+            layers.Dropout(0.1, name="drop"),
+            layers.Dense(1),
+        ]
+    )
+    compare(tmp_path, original, nn.Sequential(nn.Linear(12, 16), nn.Linear(16, 1)), NUMBERS, VALUES)
+    record = read_record(tmp_path / "keras.npz")
+
+    assert len(record.layers) == 5, "the input's too"
+    assert "drop:output" in record.steps[0]["layers"]
