@@ -63,7 +63,7 @@ def describe(comparison: Comparison, found: Walk) -> str:
 def _describe_agreement(found: Walk) -> str:
     verdicts = {row.verdict for row in found.rows}
     if "chance" not in verdicts:
-        return "They agree in all that was recorded."
+        return "No convention differs." if found.remarks else "They agree in all that was recorded."
     by_chance = ", ".join({CHECKPOINTS[row.checkpoint]: None for row in found.rows if row.verdict == "chance"})
     return (
         f"No convention differs. By chance alone (other random draws, as from another seed) these do: {by_chance}; the "

@@ -14,7 +14,7 @@ import numpy as np
 from divergence.comparison import Comparison, Finding, distance, relations
 from divergence.initialisers import NOTABLE, UNLIKELY, find_origins, likely, same_distribution, tell_apart
 from divergence.layers import CONVENTIONS, Layer
-from divergence.losses import find_loss
+from divergence.losses import complete_losses
 from divergence.parting import find_parting, outputs
 from divergence.record import Array, Step
 from divergence.steps import Mixture, differing_parts, explain_steps, find_clippings
@@ -44,8 +44,9 @@ def collect_claims(comparison: Comparison) -> Iterator[Claim]:
     yield from _weights(comparison)
     yield from _batches(comparison)
     yield from _layers(comparison)
-    one, other = (find_loss(record) for record in comparison.records)
-    yield "loss", "the loss", "", one, other
+    steps = range(1, min(map(len, (comparison.one.steps, comparison.other.steps))) + 1)
+    if not all(_losses_agree(comparison, step) for step in steps):
+        yield "loss", "the loss", "", *complete_losses(comparison.one, comparison.other)
 
 
 def disagreements(claims: Iterable[Claim]) -> Iterator[Finding]:
@@ -190,6 +191,20 @@ def _gradients(comparison: Comparison, step: int) -> Iterator[Finding]:
         labels, *sides = zip(*members, strict=True)
         here, there = (f"largest {max(np.abs(array).max() for array in arrays):.4g}" for arrays in sides)
         yield Finding(step, "gradients", _of("the gradient", labels), here, there, [known] if known else [])
+
+
+def transformed_output(comparison: Comparison, step: int) -> str | None:
+    """What outputs of one loss are of each other, as probabilities are of logits."""
+    one, other = (next(iter(record.steps[step - 1]["output"].values())) for record in comparison.records)
+    known = next(relations(one, other, comparison.tolerance("output")), "")
+    if ("softmax" in known or "sigmoid" in known) and _losses_agree(comparison, step):
+        return f"The outputs aren't of one kind ({known}), but give the same loss"
+    return None
+
+
+def _losses_agree(comparison: Comparison, step: int) -> bool:
+    differences = comparison.differences(step, "loss").values()
+    return bool(differences) and max(differences) <= comparison.tolerance("loss")
 
 
 def _counts(step: Step) -> dict[str, int]:

@@ -78,6 +78,9 @@ def walk(comparison: Comparison) -> Walk:
                 verdict = "inherited"
             elif checkpoint == "output" and drops_in_both:
                 verdict = "chance"
+            elif checkpoint == "output" and (remark := find.transformed_output(comparison, step)):
+                verdict, differing = "agree", []
+                remarks = [*dict.fromkeys([*remarks, remark])]
             else:
                 verdict = "own"
                 findings += find.difference(comparison, step, checkpoint, unexplained)

@@ -165,3 +165,28 @@ def test_layers_without_weights_are_recorded_by_their_names(tmp_path: Path) -> N
 
     assert len(record.layers) == 5, "the input's too"
     assert "drop:output" in record.steps[0]["layers"]
+
+
+@pytest.mark.parametrize("size", [1e-5, 1e-2])
+def test_a_broadcast_loss_is_named_beside_a_penalty_that_float32_hides(size: float, tmp_path: Path) -> None:
+    l2 = keras.regularizers.L2(size)
+    original = keras.Sequential(
+        [keras.Input((12,)), layers.Dense(4, kernel_regularizer=l2), layers.Dense(1, kernel_regularizer=l2)]
+    )
+    port = nn.Sequential(nn.Linear(12, 4), nn.Linear(4, 1))
+    losses = "mse", lambda output, target: (output - target[:, 0]).square().mean()
+    found, text = compare(tmp_path, original, port, NUMBERS, VALUES, losses)
+    loss = next(finding for finding in found.findings if finding.checkpoint == "loss")
+
+    assert loss.one == "mean of the squared error, over all pairs: (32, 1) and (32,) broadcast to 32 × 32", text
+    told = "no known formula fits (float32;" if size < 1e-4 else "mean of the squared error + 0.01·Σw² over kernels"
+    assert loss.other.startswith(told), text
+
+
+def test_probabilities_and_logits_of_one_loss_are_a_remark(tmp_path: Path) -> None:
+    original = keras.Sequential([keras.Input((12,)), layers.Dense(4), layers.Softmax()])
+    losses = "sparse_categorical_crossentropy", functional.cross_entropy
+    found, text = compare(tmp_path, original, nn.Sequential(nn.Linear(12, 4)), NUMBERS, CLASSES, losses)
+
+    assert not found.findings, text
+    assert found.remarks == ["The outputs aren't of one kind (there is the softmax of here), but give the same loss"]
