@@ -92,4 +92,6 @@ def walk(comparison: Comparison) -> Walk:
     findings.sort(key=lambda finding: (finding.step, order.index(finding.checkpoint)))
     shared = set.intersection(*common.values()) if common else set()
     steps_agree = shared and not any(finding.checkpoint == "after" for finding in findings)
-    return Walk(rows, findings, describe_mixtures(shared, comparison.precision) if steps_agree else None, remarks)
+    looks_up = any(layer["kind"].startswith("Embedding") for r in comparison.records for layer in r.layers.values())
+    step_of_both = describe_mixtures(shared, comparison.precision, looks_up) if steps_agree else None
+    return Walk(rows, findings, step_of_both, remarks)

@@ -1,5 +1,7 @@
 """What a stranger's first programs look like: small convolutions, dropout, softmax here and logits there."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from divergence.comparison import Comparison
 from divergence.record import CHECKPOINTS, Record, read_record
 from divergence.walk import Walk, walk
 from stages.engines.keras import set_precision
+from tests.project import ROOT
 
 BATCH = 32
 DATA = np.random.default_rng(5)
@@ -190,3 +193,32 @@ def test_probabilities_and_logits_of_one_loss_are_a_remark(tmp_path: Path) -> No
 
     assert not found.findings, text
     assert found.remarks == ["The outputs aren't of one kind (there is the softmax of here), but give the same loss"]
+
+
+def test_rows_are_spoken_of_only_where_some_are_looked_up(tmp_path: Path) -> None:
+    random = torch.Generator().manual_seed(1)
+    for name in ("one.npz", "other.npz"):
+        model = nn.Linear(12, 1)
+        optimizer = torch.optim.Adam(model.parameters())
+        in_pytorch.record(model, optimizer, tmp_path / name)
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(torch.randn(BATCH, 12, generator=random)).square().mean().backward()
+            optimizer.step()
+    found = walk(Comparison.of(read_record(tmp_path / "one.npz"), read_record(tmp_path / "other.npz")))
+
+    assert found.common_step
+    assert "rows" not in found.common_step
+
+
+def test_the_command_ends_quietly(tmp_path: Path) -> None:
+    np.savez(tmp_path / "one.npz", **{"1/weights/w": np.ones(2)})
+    (tmp_path / "none.npz").write_text("epoch,loss\n")
+    program = f"{sys.executable} -m divergence {tmp_path / 'one.npz'}"
+    commands = f"{program} {tmp_path / 'one.npz'} | true; {program} {tmp_path / 'none.npz'}"
+    ended = subprocess.run(["bash", "-c", commands], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines() == [
+        f"error: {tmp_path / 'none.npz'} is no record: not a whole .npz or .safetensors file of arrays"
+    ]
