@@ -212,7 +212,8 @@ def test_rows_are_spoken_of_only_where_some_are_looked_up(tmp_path: Path) -> Non
 
 
 def test_the_command_ends_quietly(tmp_path: Path) -> None:
-    np.savez(tmp_path / "one.npz", **{"1/weights/w": np.ones(2)})
+    arrays: dict[str, Any] = {"1/weights/w": np.ones(2)}
+    np.savez(tmp_path / "one.npz", **arrays)
     (tmp_path / "none.npz").write_text("epoch,loss\n")
     program = f"{sys.executable} -m divergence {tmp_path / 'one.npz'}"
     commands = f"{program} {tmp_path / 'one.npz'} | true; {program} {tmp_path / 'none.npz'}"
