@@ -5,6 +5,7 @@ is 0 where no convention differs, 1 where one does, 2 where the records can't be
 """
 
 import argparse
+import os
 import sys
 import textwrap
 from pathlib import Path
@@ -34,8 +35,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     found = walk(comparison)
-    print(f"here   {given.one}: {comparison.one.title}\nthere  {given.other}: {comparison.other.title}\n")
-    print(describe(comparison, found))
+    try:
+        print(f"here   {given.one}: {comparison.one.title}\nthere  {given.other}: {comparison.other.title}\n")
+        print(describe(comparison, found), flush=True)
+    except BrokenPipeError:  # its reader, as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1 if found.findings else 0
 
 
@@ -56,13 +60,14 @@ def describe(comparison: Comparison, found: Walk) -> str:
         lines += ["", f"What makes both the same: {CHECKLIST}"]
     if found.common_step:
         lines += ["", *_wrap(f"Both step by the same formula: {found.common_step}.")]
+    lines += [line for remark in found.remarks for line in ["", *_wrap(f"{remark}.")]]
     return "\n".join(lines)
 
 
 def _describe_agreement(found: Walk) -> str:
     verdicts = {row.verdict for row in found.rows}
     if "chance" not in verdicts:
-        return "They agree in all that was recorded."
+        return "No convention differs." if found.remarks else "They agree in all that was recorded."
     by_chance = ", ".join({CHECKPOINTS[row.checkpoint]: None for row in found.rows if row.verdict == "chance"})
     return (
         f"No convention differs. By chance alone (other random draws, as from another seed) these do: {by_chance}; the "
@@ -83,7 +88,8 @@ def _describe(finding: Finding) -> list[str]:
 
 def _wrap(text: str, indent: int = 0, further: int | None = None) -> list[str]:
     hanging = " " * (indent if further is None else further)
-    return textwrap.wrap(text, WIDTH, initial_indent=" " * indent, subsequent_indent=hanging)
+    wrapper = textwrap.TextWrapper(WIDTH, " " * indent, hanging, break_on_hyphens=False)  # a minus is no hyphen
+    return wrapper.wrap(text)
 
 
 if __name__ == "__main__":

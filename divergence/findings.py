@@ -5,7 +5,6 @@ both is that a difference. So it is seen however far apart the numbers are, and 
 Only what no program shows by itself is looked for in the numbers of both, where all that leads to them agrees.
 """
 
-import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
@@ -13,10 +12,11 @@ from typing import TypeAlias
 import numpy as np
 
 from divergence.comparison import Comparison, Finding, distance, relations
-from divergence.initialisers import find_origins, same_distribution
+from divergence.initialisers import NOTABLE, UNLIKELY, find_origins, likely, same_distribution, tell_apart
 from divergence.layers import CONVENTIONS, Layer
-from divergence.losses import find_loss
-from divergence.record import Array, Record, Step
+from divergence.losses import complete_losses
+from divergence.parting import find_parting, outputs
+from divergence.record import Array, Step
 from divergence.steps import Mixture, differing_parts, explain_steps, find_clippings
 
 Claim: TypeAlias = tuple[str, str, str, dict[str, str], dict[str, str]]
@@ -25,11 +25,7 @@ its numbers, each with what speaks for it."""
 Mixtures: TypeAlias = dict[str, tuple[set[Mixture], set[Mixture]]]
 """The mixtures that explain each pair of weights' steps, in the one program and in the other."""
 
-TELLING = (
-    "eps", "epsilon", "momentum", "p", "rate", "stride", "strides", "padding", "dilation", "activation", "alpha",
-    "negative_slope", "approximate", "use_bias", "kernel_size", "pool_size", "data_format",
-)  # fmt: skip
-"""The settings to show of a layer."""
+UNTOLD = "that can't be told from"
 
 
 def unpaired_weights(comparison: Comparison) -> Iterator[Finding]:
@@ -48,8 +44,9 @@ def collect_claims(comparison: Comparison) -> Iterator[Claim]:
     yield from _weights(comparison)
     yield from _batches(comparison)
     yield from _layers(comparison)
-    one, other = (find_loss(record) for record in comparison.records)
-    yield "loss", "the loss", "", one, other
+    steps = range(1, min(map(len, (comparison.one.steps, comparison.other.steps))) + 1)
+    if not all(_losses_agree(comparison, step) for step in steps):
+        yield "loss", "the loss", "", *complete_losses(comparison.one, comparison.other)
 
 
 def disagreements(claims: Iterable[Claim]) -> Iterator[Finding]:
@@ -65,13 +62,28 @@ def disagreements(claims: Iterable[Claim]) -> Iterator[Finding]:
         yield Finding(1, checkpoint, _of(what, [label for label, _ in members]), here, there, lines)
 
 
+def untold(claims: Iterable[Claim]) -> Iterator[str]:
+    """What first weights may differ in, where they are too few to tell."""
+    for _, what, label, one, other in claims:
+        if what.startswith(UNTOLD):
+            here, there = (next(iter(fits)) for fits in (one, other))
+            both = next(known for known in one if known in other)
+            yield f"{label} may start as {here} here and {there} there, or as {both} in both: {what}"
+
+
 def _weights(comparison: Comparison) -> Iterator[Claim]:
     """The distributions that the first weights were drawn from, and a padding row of zeros."""
     one, other = (find_origins(record) for record in comparison.records)
     for pair, a, b in comparison.aligned(1, "weights"):
         if distance(a, b) > comparison.tolerance("weights"):
-            here, there = one[pair.one], other[pair.other]
-            if here or there or not same_distribution(a, b):
+            fits = one[pair.one], other[pair.other]
+            times, shared = tell_apart(*fits)
+            if shared and times > NOTABLE:
+                fits = likely(fits[0]), likely(fits[1])
+            here, there = ({known: str(fit) for known, fit in of.items()} for of in fits)
+            if shared and NOTABLE < times < UNLIKELY:
+                yield "weights", f"{UNTOLD} {a.size} numbers", pair.label, here | {shared: ""}, there | {shared: ""}
+            elif here or there or not same_distribution(a, b):
                 yield "weights", "initialiser", pair.label, here or _unknown(a), there or _unknown(b)
             yield "weights", "rows of zeros", pair.label, _zero_rows(a), _zero_rows(b)
 
@@ -109,7 +121,7 @@ def _batches(comparison: Comparison) -> Iterator[Claim]:
 def _layers(comparison: Comparison) -> Iterator[Claim]:
     """What the layers of one kind do, taken in their order."""
     one, other = (
-        [layer for name in _outputs(record.steps[0]["layers"]) if (layer := Layer(name, record)).family]
+        [layer for name in outputs(record.steps[0]["layers"]) if (layer := Layer(name, record)).family]
         for record in comparison.records
     )
     for family, conventions in CONVENTIONS.items():
@@ -150,7 +162,7 @@ def difference(comparison: Comparison, step: int, checkpoint: str, labels: list[
     """What is known of a difference that arises where all that leads to it agrees."""
     one, other = (record.steps[step - 1] for record in comparison.records)
     if checkpoint == "output":
-        yield _output(comparison, step)
+        yield find_parting(comparison, step)
     elif checkpoint == "loss":
         a, b = (next(iter(of["loss"].values())) for of in (one, other))
         here, there = (f"{float(np.ravel(loss)[0]):.9g}" for loss in (a, b))
@@ -181,50 +193,25 @@ def _gradients(comparison: Comparison, step: int) -> Iterator[Finding]:
         yield Finding(step, "gradients", _of("the gradient", labels), here, there, [known] if known else [])
 
 
+def transformed_output(comparison: Comparison, step: int) -> str | None:
+    """What outputs of one loss are of each other, as probabilities are of logits."""
+    one, other = (next(iter(record.steps[step - 1]["output"].values())) for record in comparison.records)
+    known = next(relations(one, other, comparison.tolerance("output")), "")
+    if ("softmax" in known or "sigmoid" in known) and _losses_agree(comparison, step):
+        return f"The outputs aren't of one kind ({known}), but give the same loss"
+    return None
+
+
+def _losses_agree(comparison: Comparison, step: int) -> bool:
+    differences = comparison.differences(step, "loss").values()
+    return bool(differences) and max(differences) <= comparison.tolerance("loss")
+
+
 def _counts(step: Step) -> dict[str, int]:
     """What a sum is of, and a mean is over."""
     output = next(iter(step["output"].values()), np.empty(0))
     sizes = {"the batch size": len(output), "the numbers of the batch": output.size} if output.ndim else {}
     return {"": 2, **{f", {name}: a sum against a mean": size for name, size in sizes.items() if size > 2}}
-
-
-def _output(comparison: Comparison, step: int) -> Finding:
-    """Where the layers' outputs part: a layer of each program that has equal input and an output only it has."""
-    tolerance, records = comparison.tolerance("output"), comparison.records
-    layers = [record.steps[step - 1]["layers"] for record in records]
-
-    def agree(here: str, there: str, side: str) -> bool:
-        left, right = (of.get(f"{name}:{side}") for of, name in zip(layers, (here, there), strict=True))
-        return left is not None and right is not None and distance(left, right) <= tolerance
-
-    one, other = map(_outputs, layers)
-    alone = [here for here in one if not any(agree(here, there, "output") for there in other)]
-    alone_there = [there for there in other if not any(agree(here, there, "output") for here in one)]
-    pairs = [pair for pair in itertools.product(alone, alone_there) if agree(*pair, "input")]
-    if pair := next(itertools.chain(pairs, itertools.product(alone[:1], alone_there[:1])), None):
-        what = "layer " + (pair[0] if pair[0] == pair[1] else " = ".join(pair))
-        shown = [_settings(name, record) for name, record in zip(pair, records, strict=True)]
-        arrays = [of[f"{name}:output"] for name, of in zip(pair, layers, strict=True)]
-    else:
-        what = "layers that the other program has no like of"
-        shown = [", ".join(names[:3]) or "nothing" for names in (alone, alone_there)]
-        arrays = [next(iter(record.steps[step - 1]["output"].values())) for record in records]
-    equal = ", ".join([name for name in one if name not in alone][-3:])
-    evidence = [f"equal outputs: {equal}"] if equal else []
-    return Finding(
-        step, "output", what, shown[0], shown[1], evidence + [*relations(arrays[0], arrays[1], tolerance)][:1]
-    )
-
-
-def _outputs(layers: dict[str, Array]) -> list[str]:
-    """The layers with an output, in their order."""
-    return [key.removesuffix(":output") for key in layers if key.endswith(":output")]
-
-
-def _settings(name: str, record: Record) -> str:
-    """A layer's kind and its settings."""
-    layer = record.layers.get(name, {})
-    return ", ".join([layer.get("kind", name), *(f"{key} {layer[key]}" for key in TELLING if key in layer)])
 
 
 def _of(what: str, labels: Sequence[str]) -> str:

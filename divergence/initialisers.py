@@ -11,6 +11,7 @@ LeCun are cut at two standard deviations and widened by 1/0.8796 to have the var
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ SIGNIFICANCE = 1e-6
 """Below it a distribution is ruled out: one tensor in a million is ruled out wrongly."""
 DOUBTFUL = 0.01
 """Below it a distribution is named after those that fit better."""
+UNLIKELY, NOTABLE = 1e4, 20
+"""How many times likelier than the likeliest shared one two tensors' own initialisers are, to differ or to be said."""
 CUT = 0.87962566103423978
 """The standard deviation of N(0, 1) cut at ±2."""
 
@@ -60,8 +63,21 @@ OF_THE_KERNEL: dict[str, tuple[str, Callable[[int, int], float]]] = {
 """Likewise of one that does. A bias has the first one, from its layer's kernel."""
 
 
-def find_origins(record: Record) -> dict[str, dict[str, str]]:
-    """Which initialisers each weight fits before its first step, with what speaks for it; none if no known one does.
+@dataclass(frozen=True)
+class Fit:
+    """How well a tensor's numbers fit an initialiser."""
+
+    p: float
+    """The smaller p-value of the two tests; 1 where there was nothing to test."""
+    likelihood: float = 0.0
+    """The logarithm of the numbers' probability density."""
+
+    def __str__(self) -> str:
+        return f"p = {self.p:.2g}" if self.p < 1 else "all of them"
+
+
+def find_origins(record: Record) -> dict[str, dict[str, Fit]]:
+    """Which initialisers each weight fits before its first step; none if no known one does.
 
     The likeliest come first: those not doubtful, and of them those that fit most of the program's weights.
     """
@@ -69,11 +85,26 @@ def find_origins(record: Record) -> dict[str, dict[str, str]]:
     often = Counter(itertools.chain(*origins.values()))
     return {
         name: {
-            known: f"p = {fits[known]:.2g}" if fits[known] < 1 else "all of them"
-            for known in sorted(fits, key=lambda known: (fits[known] < DOUBTFUL, -often[known]))
+            known: fits[known] for known in sorted(fits, key=lambda known: (fits[known].p < DOUBTFUL, -often[known]))
         }
         for name, fits in origins.items()
     }
+
+
+def tell_apart(one: dict[str, Fit], other: dict[str, Fit]) -> tuple[float, str]:
+    """How many times likelier two tensors' own initialisers are than the likeliest shared one, and which that is."""
+    together = {known: one[known].likelihood + other[known].likelihood for known in one if known in other}
+    if not together:
+        return np.inf, ""
+    shared = max(together, key=lambda known: together[known])
+    apart = sum(max(fit.likelihood for fit in fits.values()) for fits in (one, other))
+    return float(np.exp(min(apart - together[shared], 700))), shared
+
+
+def likely(fits: dict[str, Fit]) -> dict[str, Fit]:
+    """Those that aren't far less likely than the likeliest."""
+    best = max(fit.likelihood for fit in fits.values())
+    return {known: fit for known, fit in fits.items() if fit.likelihood >= best - np.log(UNLIKELY) / 2}
 
 
 def same_distribution(one: Array, other: Array) -> bool:
@@ -81,23 +112,24 @@ def same_distribution(one: Array, other: Array) -> bool:
     return bool(stats.ks_2samp(one.ravel(), other.ravel()).pvalue > SIGNIFICANCE)
 
 
-def _find_origin(name: str, record: Record) -> dict[str, float]:
-    """The p-value of each initialiser that isn't ruled out; rows of zeros (padding) are left out."""
+def _find_origin(name: str, record: Record) -> dict[str, Fit]:
+    """How well each initialiser fits that isn't ruled out; rows of zeros (padding) are left out."""
     array = np.asarray(record.steps[0]["weights"][name], dtype=float)
     if array.ndim == 2 and array.any():
         array = array[array.any(axis=1)]
     values = array.ravel()
     if known := _find_constant(values) or _find_orthogonal(array):
-        return {known: 1.0}
+        return {known: Fit(1.0)}
     sample = np.random.default_rng(0).choice(values, min(SAMPLE, len(values)), replace=False)
-    largest = np.abs(sample).max() * (1 - 1e-6)  # float32 may round a number over the bound
-    fits: dict[str, float] = {}
+    within = sample * (1 - 1e-6)  # float32 may round a number over the bound
+    largest = np.abs(within).max()
+    fits: dict[str, Fit] = {}
     for candidate, distribution in _candidates(name, record):
         # The largest number tells a uniform distribution's bound far more sharply than all of them.
         below = float(distribution.cdf(largest) - distribution.cdf(-largest)) ** len(sample)
         by_largest = 2 * min(below, 1 - below)
         if by_largest > SIGNIFICANCE and (p := stats.kstest(sample, distribution.cdf).pvalue) > SIGNIFICANCE:
-            fits.setdefault(candidate, min(p, by_largest))
+            fits.setdefault(candidate, Fit(min(p, by_largest), float(distribution.logpdf(within).sum())))
     return fits
 
 

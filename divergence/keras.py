@@ -8,6 +8,7 @@ The recorded steps run without compilation; then the program goes on as it would
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -165,10 +166,13 @@ class _Watch:
 
 
 def _layers(model: keras.Model) -> Iterator[tuple[str, keras.Layer]]:
-    """The layers that compute, not those that only hold others."""
+    """The layers that compute, not those that only hold others; one without weights has no path, but a name."""
+    seen: Counter[str] = Counter()
     for layer in model._flatten_layers(include_self=False):
         if not [*layer._flatten_layers(include_self=False)]:
-            yield layer.path, layer
+            name = layer.path or layer.name
+            seen[name] += 1
+            yield f"{name}_{seen[name]}" if seen[name] > 1 else name, layer
 
 
 def _variables(layer: keras.Layer) -> list[Any]:

@@ -31,6 +31,22 @@ def find_loss(record: Record) -> dict[str, str]:
     return {}
 
 
+def complete_losses(one: Record, other: Record) -> tuple[dict[str, str], dict[str, str]]:
+    """Both programs' losses; where one's is known, and isn't nearly the other's too, the other's is called unknown."""
+    records = one, other
+    found = [find_loss(record) for record in records]
+    for record, side in zip(records, (0, 1), strict=True):
+        known = found[1 - side]
+        recorded = [dict(_plain(record, step, np.inf)) for step in record.steps]
+        if known and not found[side] and all(recorded):
+            near = [dict(_plain(record, step, 4 * ROUND_OFF[record.precision])) for step in record.steps]
+            shared = [name for name in known if all(name in fits for fits in near)]
+            hint = "; record in float64 to tell a small penalty" if record.precision == "float32" else ""
+            unknown = f"no known formula fits ({record.precision}{hint})"
+            found[side] = dict.fromkeys(shared, "nearly") or {unknown: f"{next(_known(record.steps[0]))[2]:.9g}"}
+    return found[0], found[1]
+
+
 def _plain(_: Record, step: Step, tolerance: float) -> Iterator[tuple[str, str]]:
     for name, value, loss in _known(step):
         if abs(loss - value) <= tolerance * abs(loss):
@@ -48,8 +64,11 @@ def _penalised(record: Record, step: Step, tolerance: float) -> Iterator[tuple[s
     groups |= {"kernels and embeddings": matrices, "all weights": {*squares}}
     for (name, value, loss), (group, members) in itertools.product(_known(step), groups.items()):
         total, rest = sum(squares[member] for member in members), loss - value
-        factor = float(f"{rest / total:.1e}") if total and np.isfinite(rest) else 0.0
-        if rest > 100 * tolerance * loss and abs(rest - factor * total) <= tolerance * loss:
+        if not total or not np.isfinite(rest) or rest <= 20 * tolerance * loss:
+            continue
+        digits = 1 if rest > 100 * tolerance * loss else 0  # a small rest tells no second one
+        factor = float(f"{rest / total:.{digits}e}")
+        if abs(rest - factor * total) <= tolerance * loss:
             yield f"{name} + {factor:g}·Σw² over {group}", f"{value:.9g} + {factor:g}·{total:.6g}"
 
 

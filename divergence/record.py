@@ -152,7 +152,7 @@ def read_record(path: Path) -> Record:
     except FileNotFoundError as error:
         raise RecordError(f"{path}: no such file") from error
     except Exception as error:
-        raise RecordError(f"{path} can't be read as a record: {error}") from error
+        raise RecordError(f"{path} is no record: not a whole .npz or .safetensors file of arrays") from error
     steps: dict[int, Step] = {}
     for key, array in arrays.items():
         number, checkpoint, name = [*key.split("/", 2), "", ""][:3]

@@ -30,8 +30,8 @@ Options: TypeAlias = dict[str, Words]
 EACH, ALL, NUMBERS = "each tensor to norm ", "all together to norm ", "each number to ±"
 CLIPPINGS = {"clipnorm": EACH, "global_clipnorm": ALL, "clipvalue": NUMBERS}
 """By Keras's names."""
-UNUSED, OF_STEPS = "rows not looked up", "momentum of"
-"""Parts that are open where each step looks up all rows, as of a dense layer, and where the learning rate stays."""
+REPEATED, UNUSED, OF_STEPS = "repeated rows", "rows not looked up", "momentum of"
+"""Parts; the last two are open where each step looks up all rows, as of a dense layer, and where the rate stays."""
 SAMPLE = 3000
 """How many of a tensor's numbers are enough to tell formulas apart."""
 PRECISION = {"float32": (1e-4, 3e-7, 1e-6), "float64": (1e-9, 1e-15, 1e-11)}
@@ -188,9 +188,9 @@ def _optimisers(
     rho = {f"{value:g}": {"rho": value} for value in numbers("alpha rho", 0.9, 0.99)}
     powers: Words = {"exact": {}, "of β rounded to float32": {"rounded_betas": True}}
     sums = {f"{s:.9g}": {"initial": s} for s in numbers("initial_accumulator_value", 0.0, 0.1, cast=True)}
-    rows: Options = {"repeated rows": {"summed, then squared": {}}}
+    rows: Options = {REPEATED: {"summed, then squared": {}}}
     if squares:
-        rows["repeated rows"]["squared look-up by look-up"] = {"squares": squares}
+        rows[REPEATED]["squared look-up by look-up"] = {"squares": squares}
     lazy: Options = {UNUSED: {"move on": {}, "stay (lazy)": {"looked_up": looked_up}}}
     of_adam: Options = {"β": beta, "ε": after | before, "βᵗ": powers} | rows | lazy | decay
     of_rmsprop: Options = {
@@ -223,10 +223,15 @@ def differing_parts(one: set[Mixture], other: set[Mixture]) -> list[tuple[str, s
     return min(found, key=lambda parts: (len(parts), len(str(parts)), parts))
 
 
-def describe_mixtures(mixtures: set[Mixture], precision: str) -> str:
-    """What mixtures that explain the same steps have in common, and what that precision leaves open."""
+def describe_mixtures(mixtures: set[Mixture], precision: str, looks_up: bool) -> str:
+    """What mixtures that explain the same steps have in common, and what that precision leaves open.
+
+    What becomes of rows is said only where a program `looks_up` some.
+    """
     values: dict[str, set[str]] = {}
     for part, value in itertools.chain(*mixtures):
+        if not looks_up and part in (REPEATED, UNUSED):
+            continue
         values.setdefault(part, set()).add(value)
     told = ", ".join(f"{part} {next(iter(found))}" for part, found in values.items() if len(found) == 1)
     open_parts = ", ".join(part for part, found in values.items() if len(found) > 1 and part not in (UNUSED, OF_STEPS))

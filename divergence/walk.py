@@ -35,6 +35,8 @@ class Walk:
     """Differences of their own, in the order in which they arise: at the first one the programs part."""
     common_step: str | None
     """The formula by which both programs step, where there is one."""
+    remarks: list[str]
+    """What isn't a difference, or can't be told."""
 
 
 def walk(comparison: Comparison) -> Walk:
@@ -52,6 +54,7 @@ def walk(comparison: Comparison) -> Walk:
         *find.disagreements(claims),
         *find.steps(comparison, mixtures),
     ]
+    remarks = [*find.untold(claims)]
     rows: list[Row] = []
     weights_differ = False
     for step in range(1, min(len(comparison.one.steps), len(comparison.other.steps)) + 1):
@@ -75,6 +78,9 @@ def walk(comparison: Comparison) -> Walk:
                 verdict = "inherited"
             elif checkpoint == "output" and drops_in_both:
                 verdict = "chance"
+            elif checkpoint == "output" and (remark := find.transformed_output(comparison, step)):
+                verdict, differing = "agree", []
+                remarks = [*dict.fromkeys([*remarks, remark])]
             else:
                 verdict = "own"
                 findings += find.difference(comparison, step, checkpoint, unexplained)
@@ -86,4 +92,6 @@ def walk(comparison: Comparison) -> Walk:
     findings.sort(key=lambda finding: (finding.step, order.index(finding.checkpoint)))
     shared = set.intersection(*common.values()) if common else set()
     steps_agree = shared and not any(finding.checkpoint == "after" for finding in findings)
-    return Walk(rows, findings, describe_mixtures(shared, comparison.precision) if steps_agree else None)
+    looks_up = any(layer["kind"].startswith("Embedding") for r in comparison.records for layer in r.layers.values())
+    step_of_both = describe_mixtures(shared, comparison.precision, looks_up) if steps_agree else None
+    return Walk(rows, findings, step_of_both, remarks)

@@ -1,0 +1,225 @@
+"""What a stranger's first programs look like: small convolutions, dropout, softmax here and logits there."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import torch
+from keras import layers
+from torch import Tensor, nn
+from torch.nn import functional
+
+from divergence import keras as in_keras
+from divergence import pytorch as in_pytorch
+from divergence.__main__ import describe
+from divergence.comparison import Comparison
+from divergence.record import CHECKPOINTS, Record, read_record
+from divergence.walk import Walk, walk
+from stages.engines.keras import set_precision
+from tests.project import ROOT
+
+BATCH = 32
+DATA = np.random.default_rng(5)
+NUMBERS = DATA.normal(size=(3 * BATCH, 12)).astype("float32")
+IMAGES = DATA.normal(size=(3 * BATCH, 6, 6, 3)).astype("float32")
+VALUES = DATA.normal(size=(3 * BATCH, 1)).astype("float32")
+CLASSES = DATA.integers(0, 4, 3 * BATCH)
+
+
+@pytest.fixture(autouse=True)
+def in_float32() -> None:
+    set_precision("float32")
+    keras.utils.set_random_seed(4)
+    torch.manual_seed(4)
+
+
+def compare(
+    folder: Path, original: keras.Model, port: nn.Module, x: Any, y: Any, losses: Any = None, optimizers: Any = None
+) -> tuple[Walk, str]:
+    """Train the port from the original's first weights, and compare: here is PyTorch, there is Keras."""
+    loss, port_loss = losses or ("mse", functional.mse_loss)
+    original.compile(keras.optimizers.SGD(0.01), loss)
+    in_keras.record(original, folder / "keras.npz")
+    original.fit(x, y, batch_size=BATCH, shuffle=False, verbose=0)
+    in_pytorch.start_from(port, folder / "keras.npz")
+    optimizer = optimizers(port) if optimizers else torch.optim.SGD(port.parameters(), 0.01)
+    in_pytorch.record(port, optimizer, folder / "torch.npz")
+    inputs = torch.tensor(x.transpose(0, 3, 1, 2) if x.ndim == 4 else x)
+    for batch, target in zip(inputs.split(BATCH), torch.tensor(y).split(BATCH), strict=True):
+        optimizer.zero_grad()
+        port_loss(port(batch), target).backward()
+        optimizer.step()
+    comparison = Comparison.of(read_record(folder / "torch.npz"), read_record(folder / "keras.npz"))
+    found = walk(comparison)
+    return found, describe(comparison, found)
+
+
+def convolution(channels: int, filters: int, seed: int, of_pytorch: bool) -> Record:
+    """A program that only has first weights, (filters, channels, 3, 3): PyTorch's own or Glorot's."""
+    bound = (9 * channels) ** -0.5 if of_pytorch else (6 / (9 * channels + 9 * filters)) ** 0.5
+    kernel = np.random.default_rng(seed).uniform(-bound, bound, (filters, channels, 3, 3)).astype("float32")
+    step = {name: {"conv": kernel} if name == "weights" else {} for name in CHECKPOINTS}
+    return Record([step], {"framework": "PyTorch"})
+
+
+@pytest.mark.parametrize(("channels", "filters"), [(1, 8), (3, 8)])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_small_convolutions_first_weights_are_told(channels: int, filters: int, seed: int) -> None:
+    mine = convolution(channels, filters, seed, of_pytorch=True)
+    for of_pytorch in (False, True):
+        found = walk(Comparison.of(mine, convolution(channels, filters, seed + 100, of_pytorch)))
+        named = [] if of_pytorch else [("U(±1/√fan_in)", "Glorot uniform")]
+
+        assert [(finding.one, finding.other) for finding in found.findings] == named
+        assert not found.remarks
+
+
+def test_first_weights_too_few_to_tell_are_said_to_be() -> None:
+    found = walk(Comparison.of(convolution(1, 4, 0, of_pytorch=True), convolution(1, 4, 100, of_pytorch=False)))
+
+    assert not found.findings
+    assert found.remarks == [
+        "conv may start as U(±1/√fan_in) here and Glorot uniform there, or as Glorot uniform in both: that can't be "
+        "told from 36 numbers"
+    ]
+
+
+class Port(nn.Module):
+    """A dense network with its activation as a function, where the original has it in its layer."""
+
+    def __init__(self, rate: float = 0.0, last: nn.Module | None = None) -> None:
+        super().__init__()
+        self.fc1, self.drop, self.fc2, self.fc3 = (
+            nn.Linear(12, 16),
+            nn.Dropout(rate),
+            nn.Linear(16, 16),
+            nn.Linear(16, 1),
+        )
+        self.last = last or nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.fc3(self.last(functional.relu(self.fc2(self.drop(functional.relu(self.fc1(x)))))))
+        return output
+
+
+class Convolutions(nn.Module):
+    """As PyTorch flattens: channels first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(64, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.fc(functional.relu(self.conv(x)).flatten(1))
+        return output
+
+
+def dense(rate: float) -> keras.Model:
+    return keras.Sequential(
+        [
+            keras.Input((12,)),
+            layers.Dense(16, "relu"),
+            *([layers.Dropout(rate)] if rate else []),
+            layers.Dense(16, "relu"),
+            layers.Dense(1),
+        ]
+    )
+
+
+def test_dropout_in_both_is_chance(tmp_path: Path) -> None:
+    found, text = compare(tmp_path, dense(0.3), Port(0.3), NUMBERS, VALUES)
+
+    assert not found.findings, text
+    assert "chance" in {row.verdict for row in found.rows if row.checkpoint == "output"}
+
+
+def test_an_activation_in_a_layer_is_no_difference_of_its_own(tmp_path: Path) -> None:
+    found, text = compare(tmp_path, dense(0), Port(last=nn.Hardtanh(-0.1, 0.1)), NUMBERS, VALUES)
+
+    assert found.findings[0].what.startswith("layer last = "), text
+
+
+def test_flattening_after_a_convolution_is_named(tmp_path: Path) -> None:
+    original = keras.Sequential(
+        [keras.Input((6, 6, 3)), layers.Conv2D(4, 3, activation="relu"), layers.Flatten(), layers.Dense(1)]
+    )
+    found, text = compare(tmp_path, original, Convolutions(), IMAGES, VALUES)
+
+    assert "flattened in another order" in found.findings[0].what, text
+    assert found.findings[0].what.startswith("what goes into layer fc = ")
+
+
+def test_layers_without_weights_are_recorded_by_their_names(tmp_path: Path) -> None:
+    original = keras.Sequential(
+        [
+            keras.Input((12,)),
+            layers.Dense(16),
+            layers.Activation("relu"),
+            layers.Dropout(0.1, name="drop"),
+            layers.Dense(1),
+        ]
+    )
+    compare(tmp_path, original, nn.Sequential(nn.Linear(12, 16), nn.Linear(16, 1)), NUMBERS, VALUES)
+    record = read_record(tmp_path / "keras.npz")
+
+    assert len(record.layers) == 5, "the input's too"
+    assert "drop:output" in record.steps[0]["layers"]
+
+
+@pytest.mark.parametrize("size", [1e-5, 1e-2])
+def test_a_broadcast_loss_is_named_beside_a_penalty_that_float32_hides(size: float, tmp_path: Path) -> None:
+    l2 = keras.regularizers.L2(size)
+    original = keras.Sequential(
+        [keras.Input((12,)), layers.Dense(4, kernel_regularizer=l2), layers.Dense(1, kernel_regularizer=l2)]
+    )
+    port = nn.Sequential(nn.Linear(12, 4), nn.Linear(4, 1))
+    losses = "mse", lambda output, target: (output - target[:, 0]).square().mean()
+    found, text = compare(tmp_path, original, port, NUMBERS, VALUES, losses)
+    loss = next(finding for finding in found.findings if finding.checkpoint == "loss")
+
+    assert loss.one == "mean of the squared error, over all pairs: (32, 1) and (32,) broadcast to 32 × 32", text
+    told = "no known formula fits (float32;" if size < 1e-4 else "mean of the squared error + 0.01·Σw² over kernels"
+    assert loss.other.startswith(told), text
+
+
+def test_probabilities_and_logits_of_one_loss_are_a_remark(tmp_path: Path) -> None:
+    original = keras.Sequential([keras.Input((12,)), layers.Dense(4), layers.Softmax()])
+    losses = "sparse_categorical_crossentropy", functional.cross_entropy
+    found, text = compare(tmp_path, original, nn.Sequential(nn.Linear(12, 4)), NUMBERS, CLASSES, losses)
+
+    assert not found.findings, text
+    assert found.remarks == ["The outputs aren't of one kind (there is the softmax of here), but give the same loss"]
+
+
+def test_rows_are_spoken_of_only_where_some_are_looked_up(tmp_path: Path) -> None:
+    random = torch.Generator().manual_seed(1)
+    for name in ("one.npz", "other.npz"):
+        model = nn.Linear(12, 1)
+        optimizer = torch.optim.Adam(model.parameters())
+        in_pytorch.record(model, optimizer, tmp_path / name)
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(torch.randn(BATCH, 12, generator=random)).square().mean().backward()
+            optimizer.step()
+    found = walk(Comparison.of(read_record(tmp_path / "one.npz"), read_record(tmp_path / "other.npz")))
+
+    assert found.common_step
+    assert "rows" not in found.common_step
+
+
+def test_the_command_ends_quietly(tmp_path: Path) -> None:
+    arrays: dict[str, Any] = {"1/weights/w": np.ones(2)}
+    np.savez(tmp_path / "one.npz", **arrays)
+    (tmp_path / "none.npz").write_text("epoch,loss\n")
+    program = f"{sys.executable} -m divergence {tmp_path / 'one.npz'}"
+    commands = f"{program} {tmp_path / 'one.npz'} | true; {program} {tmp_path / 'none.npz'}"
+    ended = subprocess.run(["bash", "-c", commands], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines() == [
+        f"error: {tmp_path / 'none.npz'} is no record: not a whole .npz or .safetensors file of arrays"
+    ]
