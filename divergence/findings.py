@@ -147,7 +147,7 @@ def steps(comparison: Comparison, mixtures: Mixtures) -> Iterator[Finding]:
     groups: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for label, (one, other) in mixtures.items():
         if one and other and not one & other:
-            for difference in differing_parts(one, other):
+            for difference in differing_parts(one, other, comparison.records):
                 groups[difference].append(label)
         elif bool(one) != bool(other) and differences.get(label, np.inf) > comparison.tolerance("after"):
             here, there = ("a known formula" if found else "no known formula explains it" for found in (one, other))

@@ -211,8 +211,19 @@ def _optimisers(
     return found
 
 
-def differing_parts(one: set[Mixture], other: set[Mixture]) -> list[tuple[str, str, str]]:
-    """The parts in which two sets of mixtures have to differ, as few as possible, with what each program does."""
+def differing_parts(
+    one: set[Mixture], other: set[Mixture], records: tuple[Record, Record]
+) -> list[tuple[str, str, str]]:
+    """The parts in which two sets of mixtures have to differ, as few as possible, with what each program does.
+
+    Where several values of ε explain the steps, it is the one that the program's own settings have.
+    """
+    settings = [record.settings.get("optimizer", {}) for record in records]
+    stated = [epsilon.get("eps", epsilon.get("epsilon")) for epsilon in settings]
+
+    def unstated(parts: list[tuple[str, str, str]]) -> int:
+        chosen = [(words, own) for part, *both in parts if part == "ε" for words, own in zip(both, stated, strict=True)]
+        return sum(own is not None and words.split()[0] != f"{own:g}" for words, own in chosen)
 
     def differing(a: dict[str, str], b: dict[str, str]) -> list[tuple[str, str, str]]:
         if a["optimiser"] != b["optimiser"]:
@@ -220,7 +231,7 @@ def differing_parts(one: set[Mixture], other: set[Mixture]) -> list[tuple[str, s
         return [(part, a[part], b[part]) for part in a if a[part] != b[part]]
 
     found = (differing(dict(a), dict(b)) for a, b in itertools.product(one, other))
-    return min(found, key=lambda parts: (len(parts), len(str(parts)), parts))
+    return min(found, key=lambda parts: (len(parts), unstated(parts), len(str(parts)), parts))
 
 
 def describe_mixtures(mixtures: set[Mixture], precision: str, looks_up: bool) -> str:
