@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from divergence import optimisers
 from divergence.optimisers import take_steps as steps
 from divergence.record import Record
-from divergence.steps import differing_parts
+from divergence.steps import Mixture, differing_parts
 from stages.engines.keras import set_precision
 
 RATE = 0.01
@@ -126,7 +126,7 @@ def test_the_learning_rate_inside_the_velocity_matters_only_where_it_changes() -
 
 
 def test_where_several_epsilons_explain_the_steps_it_is_the_programs_own() -> None:
-    here = {(("optimiser", "Adam"), ("ε", f"{epsilon} added after")) for epsilon in ("1e-07", "1e-08")}
-    there = {(("optimiser", "Adam"), ("ε", "1e-07 added before"))}
+    here: set[Mixture] = {(("optimiser", "Adam"), ("ε", f"{epsilon} added after")) for epsilon in ("1e-07", "1e-08")}
+    there: set[Mixture] = {(("optimiser", "Adam"), ("ε", "1e-07 added before"))}
     records = (Record([], {"optimizer": {"eps": 1e-8}}), Record([], {"optimizer": {"epsilon": 1e-7}}))
     assert differing_parts(here, there, records) == [("ε", "1e-08 added after", "1e-07 added before")]
