@@ -28,7 +28,7 @@ import yaml
 from benchmarks.machine import describe_machine, list_versions
 from benchmarks.measure import Cell, Spread, Table
 from benchmarks.processes import ROOT
-from benchmarks.ratings import change_params
+from benchmarks.ratings import BOOK_USERS, change_params, draw_ratings
 from stages.engines.cluster import connect
 from stages.program.params import Params
 from stages.ratings.table import Ratings, write_ratings
@@ -40,7 +40,7 @@ STEPS = {1024: 64, 8192: 16, 65_536: 4}
 ROUNDS = 5
 NETWORK = 1.25e9
 """Bytes a second of the cluster that is modelled: 10 Gbit/s."""
-RATINGS_PER_USER, USERS_PER_BOOK = 18.4, 5.34  # goodbooks-10k's
+RATINGS_PER_USER = 18.4  # goodbooks-10k's
 LOOK_UP_BYTES = 48  # of an example: two rows' numbers, and two gradients of five float32
 DENSE_BYTES = 4 * (10 * 128 + 128 + 128 * 32 + 32 + 32 + 1)  # of the dense layers' gradients
 ADAM_BYTES = 16  # a float32 weight, its gradient and its two means
@@ -58,15 +58,6 @@ class Step(NamedTuple):
     """Bytes that each worker hands over."""
 
 
-def simulate(users: int, rows: int) -> Ratings:
-    """Rows at random: what a step costs depends on how many there are, not on what they say."""
-    random = np.random.default_rng(0)
-    books = round(users / USERS_PER_BOOK)
-    columns = random.integers(0, users, rows, np.int32), random.integers(0, books, rows, np.int32)
-    columns[0][0], columns[1][0] = users - 1, books - 1
-    return Ratings(*columns, random.integers(1, 6, rows).astype(np.float32))
-
-
 def time_steps(params: Params, rows: Ratings, rank: int, meeting: Any) -> tuple[list[float], int, int]:
     """The seconds of a step in each round, how many bytes it sends, and how many weights there are."""
     import ray
@@ -81,9 +72,7 @@ def time_steps(params: Params, rows: Ratings, rank: int, meeting: Any) -> tuple[
         trainer = TorchTrainer(params, rows)
     else:
         workers = Workers(rank, params.ray.workers, ray.util.get_node_ip_address(), meeting)
-        batch = len(workers.slice_of(params.train.batch_size))
-        own = params.model_copy(update={"train": params.train.model_copy(update={"batch_size": batch})})
-        trainer = SlicedTrainer(TorchTrainer(own, rows, workers), workers, params.train.batch_size)
+        trainer = SlicedTrainer(TorchTrainer, params, rows, workers)
     trainer.train_one_epoch(rows, 1)
     sent, seconds = workers.sent if workers else 0, []
     for epoch in range(ROUNDS):
@@ -103,7 +92,7 @@ def measure_steps() -> list[Step]:
         start = ray.remote(max_calls=1)(time_steps)
         for workers, users, batch in itertools.product((0, 1, 2), USERS, BATCHES):
             params = change_params({"ray.workers": max(workers, 1), "train.batch_size": batch})
-            rows = ray.put(simulate(users, batch * STEPS[batch]))
+            rows = ray.put(draw_ratings(users, batch * STEPS[batch]))
             meeting = ray.remote(Meeting).options(num_cpus=0).remote() if workers else None
             done = ray.get([start.remote(params, rows, rank, meeting) for rank in range(max(workers, 1))])
             seconds, sent, weights = done[0]
@@ -123,7 +112,7 @@ def measure_start(workers: int) -> Spread:
         (folder / "params.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
         files = [f"--params={folder / 'params.yaml'}", f"--weights={folder / 'w'}", f"--losses={folder / 'l.json'}"]
         for part in ("train", "validation", "test"):
-            write_ratings(simulate(20, 16), folder / part)
+            write_ratings(draw_ratings(20, 16), folder / part)
             files.append(f"--{part}={folder / part}")
         seconds = []
         for _ in range(3):
@@ -190,7 +179,7 @@ def tabulate(steps: list[Step], starts: dict[int, Spread]) -> list[Table]:
     modelled: list[list[Cell]] = []
     for ratings, batch, machines in itertools.product((10**9, 10**10, 10**11), (8192, 1 << 20), (1, 8, 64)):
         users = ratings / RATINGS_PER_USER
-        weights = round(5 * (users + users / USERS_PER_BOOK))
+        weights = round(5 * (users + users / BOOK_USERS))
         seconds = model.step(machines, batch, weights, per_byte)
         shares = f"{model.per_weight * weights / seconds:.0%}"
         hours = seconds * ratings / batch / 3600

@@ -4,14 +4,11 @@ import importlib
 import time
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks.epochs import Framework, make_epoch
 from benchmarks.measure import Cell, Spread, Table, ratio
 from benchmarks.processes import in_a_process, peak_megabytes
-from benchmarks.ratings import BOOK_USERS, change_params
+from benchmarks.ratings import change_params, draw_ratings
 from benchmarks.scale import Scale
-from stages.ratings.table import Ratings
 
 BATCH_SIZE = 1024
 
@@ -49,14 +46,3 @@ def train_one_epoch(framework: str, users: int, count: int) -> tuple[float, floa
     start = time.process_time()
     epoch()
     return time.process_time() - start, peak_megabytes()
-
-
-def draw_ratings(users: int, count: int) -> Ratings:
-    """Ratings without any pattern, in which the last user and the last book occur."""
-    random = np.random.default_rng(0)
-    books = round(users / BOOK_USERS)
-    return Ratings(
-        np.append(random.integers(0, users, count - 1, np.int32), np.int32(users - 1)),
-        np.append(random.integers(0, books, count - 1, np.int32), np.int32(books - 1)),
-        random.integers(1, 6, count).astype(np.float32),
-    )

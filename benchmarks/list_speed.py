@@ -4,13 +4,13 @@ Processor time of all threads, in turns: other people's work moves a share less 
 """
 
 import argparse
-import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 
+from benchmarks.measure import ratio, take_turns
 from recommend.library import read_library
 from recommend.lists import MIN_RATINGS, list_books
 from recommend.network import WEIGHTS, read_network
@@ -35,22 +35,14 @@ def main() -> None:
             "predictions": lambda: [network.predict(network.user_vectors[reader.user]) for reader in readers],  # noqa: B023
             "lists": lambda: list_books(library, network, readers, left_out, 10, why=False),  # noqa: B023
         }
-        for name, make in contenders.items():
-            make()
-            seconds = [(processor_seconds(make), processor_seconds(lambda: square @ square)) for _ in range(ROUNDS)]
-            shares = sorted(flops / taken / (2 * SIDE**3 / product) for taken, product in seconds)
-            speed = pairs / median(taken for taken, _ in seconds) / 1e6
+        seconds = take_turns({**contenders, "product": lambda: square @ square}, ROUNDS)
+        for name in contenders:
+            speed = pairs / median(seconds[name]) / 1e6
+            share = ratio([flops / (2 * SIDE**3) * second for second in seconds["product"]], seconds[name])
             print(
-                f"{key:<8} {name:<11} {speed:5.0f} million pairs a second and thread, {median(shares):.0%} "
-                f"({shares[0]:.0%} to {shares[-1]:.0%}) of the speed of a matrix product"
+                f"{key:<8} {name:<11} {speed:5.0f} million pairs a second and thread, {share.median:.0%} "
+                f"({share.low:.0%} to {share.high:.0%}) of the speed of a matrix product"
             )
-
-
-def processor_seconds(function: Callable[[], object]) -> float:
-    """Of this process, all threads together."""
-    start = time.process_time()
-    function()
-    return time.process_time() - start
 
 
 if __name__ == "__main__":

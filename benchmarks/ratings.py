@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from benchmarks.processes import ROOT, run
@@ -55,6 +56,17 @@ def split_ratings(work: Path, file: Path) -> tuple[Ratings, Ratings, Ratings]:
         run(split_command(folder))
     training, validation, test = (read_ratings(folder / f"{name}.parquet") for name in PARTS)
     return training, validation, test
+
+
+def draw_ratings(users: int, count: int) -> Ratings:
+    """Ratings without any pattern, in which the last user and the last book occur."""
+    random = np.random.default_rng(0)
+    books = round(users / BOOK_USERS)
+    return Ratings(
+        np.append(random.integers(0, users, count - 1, np.int32), np.int32(users - 1)),
+        np.append(random.integers(0, books, count - 1, np.int32), np.int32(books - 1)),
+        random.integers(1, 6, count).astype(np.float32),
+    )
 
 
 def change_params(changes: dict[str, Any]) -> Params:

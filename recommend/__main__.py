@@ -103,7 +103,7 @@ def main() -> None:
         for row in rows:
             del row["reader"]
     if asked.html:
-        networks = [read_network(key, asked.project, library) for key in WEIGHTS]
+        networks = [network if key == best else read_network(key, asked.project, library) for key in WEIGHTS]
         pairs = [(each, list_books(library, each, [reader], left_out, asked.count, why=False)) for each in networks]
         write_text(asked.html, make_page(library, reader, pairs, scale))
     if asked.output:

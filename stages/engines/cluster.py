@@ -59,9 +59,9 @@ def map_on(params: Params) -> Iterator[Map]:
             for item in items:
                 waiting.append(task.remote(folder, function, item))
                 if len(waiting) > AHEAD * params.ray.workers:
-                    yield _result(waiting.popleft())
+                    yield result_of(waiting.popleft())
             while waiting:
-                yield _result(waiting.popleft())
+                yield result_of(waiting.popleft())
 
         yield on_workers
 
@@ -78,7 +78,7 @@ def _call_in(folder: Path, function: Callable[[Any], Any], item: Any) -> Any:
     return function(item)
 
 
-def _result(task: Any) -> Any:
+def result_of(task: Any) -> Any:
     """What a task returns or, as it was, what it raises."""
     import ray
 

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 
 from stages.engines.both import load_triton_first
-from stages.engines.cluster import connect, require_processors
+from stages.engines.cluster import connect, require_processors, result_of
 from stages.engines.workers import WorkerLostError, Workers
 from stages.program.errors import StageError
 from stages.program.params import Params
 from stages.ratings.table import Ratings
-from stages.training.fit import MakeTrainer, Progress, Trained, Trainer, Weights, fit
+from stages.training.fit import MakeTrainer, Progress, Trained, Weights, fit
 
 POLL = 0.2
 """How often to look for news of the workers, in seconds."""
@@ -72,8 +72,10 @@ class Meeting:
 class SlicedTrainer:
     """A trainer that does its worker's part, and answers for all of them."""
 
-    def __init__(self, trainer: Trainer, workers: Workers, batch_size: int) -> None:
-        self._trainer, self._workers, self._batch_size = trainer, workers, batch_size
+    def __init__(self, make_trainer: MakeTrainer, params: Params, training: Ratings, workers: Workers) -> None:
+        self._workers, self._batch_size = workers, params.train.batch_size
+        of_slices = params.train.model_copy(update={"batch_size": len(workers.slice_of(self._batch_size))})
+        self._trainer = trainer = make_trainer(params.model_copy(update={"train": of_slices}), training, workers)
         self.describe, self.save = trainer.describe, trainer.save
         self.get_weights, self.set_weights = trainer.get_weights, trainer.set_weights
         self.get_optimizer_state, self.set_optimizer_state = trainer.get_optimizer_state, trainer.set_optimizer_state
@@ -167,14 +169,10 @@ def _run(
 
 def _find_error(done: list[Any]) -> Exception | None:
     """Why workers have ended: one's own error rather than that the others miss it."""
-    import ray
-
     errors: list[Exception] = []
     for task in done:
         try:
-            ray.get(task)
-        except ray.exceptions.RayTaskError as error:
-            errors.append(error.cause)
+            result_of(task)
         except Exception as error:
             errors.append(error)
     return min(errors, key=lambda error: isinstance(error, WorkerLostError), default=None)
@@ -194,9 +192,7 @@ def train_slices(
     load_triton_first()  # Gloo is PyTorch's, and Keras may load TensorFlow
     training, validation, test = tables
     workers = Workers(rank, params.ray.workers, ray.util.get_node_ip_address(), meeting)
-    sliced = params.train.model_copy(update={"batch_size": len(workers.slice_of(params.train.batch_size))})
-    trainer_of_slices = make_trainer(params.model_copy(update={"train": sliced}), training, workers)
-    trainer = SlicedTrainer(trainer_of_slices, workers, params.train.batch_size)
+    trainer = SlicedTrainer(make_trainer, params, training, workers)
     if checkpoint is None:
         progress = Progress()
     else:

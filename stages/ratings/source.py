@@ -6,7 +6,7 @@ import lzma
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -56,18 +56,16 @@ def read_source(settings: Prepare, each: Map = map) -> Source:
     Raises:
         StageError: what is wrong: which file, which column, how many rows, the first few lines.
     """
-    check = Check(settings)
     try:
         paths = find_files(settings)
     except OSError as error:
         raise StageError(_explain(Path(settings.ratings), error)) from error
-    problems: list[str] = []
-    for of_file, problem in each(partial(_read, settings), paths):
+    files: Iterator[tuple[Check, str]] = iter(each(partial(_read, settings), paths))
+    check, problem = next(files)
+    while not problem and (following := next(files, None)):
+        of_file, problem = following
         check.take(of_file)
-        if problem:
-            problems = [problem]
-            break
-    problems += check.problems()
+    problems = [*filter(None, [problem]), *check.problems()]
     if problems:
         raise StageError("\n".join(problems[:MAX_PROBLEMS]))
     source = check.finish()

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import secrets
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,9 +21,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
+@pytest.fixture(scope="session")
+def token() -> None:
+    """One for all clusters of the tests' process, in which Ray reads it once."""
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
 @pytest.fixture(scope="module", autouse=True)
-def environment() -> Iterator[None]:
-    """What a cluster of a test's own process sets there ends with the file's tests."""
+def environment(token: None) -> Iterator[None]:
+    """What else a cluster of the tests' process sets there ends with the file's tests."""
     before = dict(os.environ)
     yield
     os.environ.clear()

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.lists import merge
 from recommend.network import WEIGHTS
 from stages import train_baselines
 from stages.program.params import Params, load_params
@@ -32,11 +33,7 @@ def train_project(folder: Path, params: Params, parts: tuple[Ratings, Ratings, R
     train, validation, test = paths = [data / f"{name}.parquet" for name in ("train", "validation", "test")]
     for part, path in zip(parts, paths, strict=True):
         write_ratings(part, path)
-    users, books, stars = (
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("users", "books", "stars")
-    )
-    order = np.lexsort((books, users))
-    write_ratings(Ratings(users[order], books[order], stars[order]), data / "ratings.parquet")
+    write_ratings(merge(*parts), data / "ratings.parquet")
     write_table(pa.table({"user_id": 1000 + 10 * np.arange(parts[0].user_count)}), data / "users.parquet")
     book_ids = [f"b{number:03}" for number in range(parts[0].book_count)]
     write_table(pa.table({"book_id": book_ids}), data / "books.parquet")
