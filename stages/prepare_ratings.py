@@ -1,6 +1,8 @@
 """prepare-ratings: from a ratings file of any origin to one checked table with users and books numbered from 0."""
 
+from collections import Counter
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from stages.engines.cluster import map_on
+from stages.engines.cluster import engine_of
+from stages.engines.here import HERE, Engine
 from stages.program.errors import StageError, shorten
 from stages.program.params import Params, Prepare
 from stages.program.process import run_stage
-from stages.ratings.checks import EXAMPLES, PLAIN_NUMBER, Source
+from stages.ratings.checks import PLAIN_NUMBER, Source
+from stages.ratings.parts import EXAMPLES, Repeats, count_books, divide, drop_rare, look_at, renumber, settle
 from stages.ratings.source import read_source
-from stages.ratings.table import Ratings, write_ratings, write_table
-
-MAX_GAPS = 4
-"""Ids up to this many times the number of rows are numbered through a table of all ids, which is several times as fast
-as hashing and needs less memory then."""
+from stages.ratings.table import write_parts, write_table
 
 UNRATED_SHARE = 0.3
 """The scale's lowest rating is looked at where it has a larger share than this: it may stand for 'not rated'."""
@@ -39,9 +39,12 @@ class Step:
 class Prepared:
     """The table, sorted by user and book, and the original id of each user and book by its number."""
 
-    ratings: Ratings
+    parts: list[Any]
+    """`Ratings`, as an engine keeps them: those of the first users, then those of the next."""
     user_ids: pa.Array
     book_ids: pa.Array
+    stars: Counter[float]
+    """How many ratings there are of each height."""
     left_out: dict[str, int]
     """Rows that were left out while reading, by the reason."""
     steps: list[Step]
@@ -49,107 +52,95 @@ class Prepared:
     """The lowest rating on the scale."""
 
 
-def prepare(source: Source, settings: Prepare) -> Prepared:
+def prepare(source: Source, settings: Prepare, engine: Engine = HERE) -> Prepared:
     """Settle duplicates, apply the minimum counts, and number users and books from 0 in the order of their ids.
+
+    Args:
+        source: the rows, which that engine keeps.
+        settings: how.
+        engine: where it is done.
 
     Raises:
         StageError: duplicates where `on_duplicate` is `error`, or minimum counts that leave nothing.
     """
     users, user_ids = number_ids(source.user_ids)
     books, book_ids = number_ids(source.book_ids)
-    rows = len(users) + sum(source.left_out.values())
-    steps = [Step("read", rows, len(user_ids), len(book_ids))]
+    steps = [Step("read", source.rows + sum(source.left_out.values()), len(user_ids), len(book_ids))]
 
-    ratings = settle_duplicates(Ratings(users, books, source.stars), settings.on_duplicate, user_ids, book_ids)
-    steps.append(Step("one rating per user and book", len(ratings), len(user_ids), len(book_ids)))
+    # Each part has all rows of some users: so the parts share nothing but the counts of books.
+    bounds = len(user_ids) * np.arange(1, engine.parts) // engine.parts
+    divided = engine.starmap(divide, zip(source.parts, users, books, repeat(bounds)), engine.parts)
+    pieces_of_parts = zip(*divided, strict=True)
+    settled = engine.starmap(settle, ((settings.on_duplicate, *pieces) for pieces in pieces_of_parts), 2)
+    parts, repeats = zip(*settled, strict=True)
+    again = count_repeats([*map(engine.get, repeats)], settings.on_duplicate, user_ids, book_ids)
+    steps.append(Step("one rating per user and book", source.rows - again, len(user_ids), len(book_ids)))
 
-    ratings = enough_ratings(ratings, settings.min_ratings_per_user, settings.min_ratings_per_book)
-    if not len(ratings):
+    parts = enough_ratings(parts, len(book_ids), settings, engine)
+    contents = [*map(engine.get, engine.starmap(look_at, ((part, len(user_ids), len(book_ids)) for part in parts)))]
+    stars: Counter[float] = sum((part.stars for part in contents), Counter())
+    if not stars:
         raise StageError(
-            f"no rating is left of {len(source.stars):,}: prepare.min_ratings_per_user "
+            f"no rating is left of {source.rows:,}: prepare.min_ratings_per_user "
             f"{settings.min_ratings_per_user} and prepare.min_ratings_per_book {settings.min_ratings_per_book} "
             "are more than this file has"
         )
-    users, kept_users = close_gaps(ratings.users)
-    books, kept_books = close_gaps(ratings.books)
-    steps.append(Step("enough ratings each", len(ratings), len(kept_users), len(kept_books)))
+    kept_users = np.logical_or.reduce([part.users for part in contents])
+    kept_books = np.logical_or.reduce([part.books for part in contents])
+    numbers = [engine.share(np.cumsum(kept, dtype=np.int32) - 1) for kept in (kept_users, kept_books)]
+    steps.append(Step("enough ratings each", stars.total(), int(kept_users.sum()), int(kept_books.sum())))
     return Prepared(
-        Ratings(users, books, ratings.stars),
-        user_ids.take(pa.array(kept_users)),
-        book_ids.take(pa.array(kept_books)),
+        [*engine.starmap(renumber, ((part, *numbers) for part in parts))],
+        user_ids.filter(pa.array(kept_users)),
+        book_ids.filter(pa.array(kept_books)),
+        stars,
         source.left_out,
         steps,
         settings.rating_scale[0],
     )
 
 
-def number_ids(ids: pa.Array) -> tuple[NDArray[np.int32], pa.Array]:
-    """Number the distinct ids from 0 in ascending order: the number of each row (n,), and the ids by number."""
-    if pa.types.is_integer(ids.type) and pc.max(ids).as_py() < MAX_GAPS * len(ids):
-        numbers, in_use = close_gaps(ids.to_numpy())
-        return numbers, pa.array(in_use)
-    encoded = ids.dictionary_encode()  # as it is, where it is text
-    ascending = pc.sort_indices(encoded.dictionary).to_numpy()
-    numbers = np.empty(len(ascending), np.int32)
-    numbers[ascending] = np.arange(len(ascending), dtype=np.int32)
-    distinct = encoded.dictionary.take(pa.array(ascending))
-    return numbers[encoded.indices.to_numpy()], distinct.cast(pa.int64()) if pa.types.is_integer(ids.type) else distinct
+def number_ids(ids: list[pa.Array]) -> tuple[list[NDArray[np.int32]], pa.Array]:
+    """Number the different ids from 0 in ascending order: the numbers of each list's, and the ids by number."""
+    together = pa.concat_arrays(ids)
+    if pa.types.is_integer(together.type):
+        distinct, numbers = np.unique(together, return_inverse=True)
+    else:
+        encoded = together.dictionary_encode()
+        ascending = pc.sort_indices(encoded.dictionary).to_numpy()
+        distinct = encoded.dictionary.take(pa.array(ascending))
+        numbers = np.argsort(ascending)[encoded.indices]
+    ends = np.cumsum([*map(len, ids)])
+    return np.split(numbers.astype(np.int32), ends[:-1]), pa.array(distinct)
 
 
-def settle_duplicates(ratings: Ratings, on_duplicate: str, user_ids: pa.Array, book_ids: pa.Array) -> Ratings:
-    """One rating for each user and book, sorted by user, then book."""
-    ratings = ratings[order_pairs(ratings.users, ratings.books)]
-    users, books, stars = ratings.users, ratings.books, ratings.stars
-    first = np.append(True, (users[1:] != users[:-1]) | (books[1:] != books[:-1]))
-    if on_duplicate == "error" and not first.all():
-        repeats = np.flatnonzero(~first)
-        pairs = [f"user {user_ids[users[row]]}, book {book_ids[books[row]]}" for row in repeats[:EXAMPLES]]
+def count_repeats(repeats: list[Repeats], on_duplicate: str, user_ids: pa.Array, book_ids: pa.Array) -> int:
+    """How many rows rate a book again.
+
+    Raises:
+        StageError: there are any, and `on_duplicate` is `error`.
+    """
+    rows = sum(part.rows for part in repeats)
+    if on_duplicate == "error" and rows:
+        pairs = [pair for part in repeats for pair in part.pairs][:EXAMPLES]
+        examples = "; ".join(f"user {user_ids[user]}, book {book_ids[book]}" for user, book in pairs)
         raise StageError(
-            f"{len(repeats):,} rows rate a book that their user has rated before ({shorten('; '.join(pairs), 200)}), "
+            f"{rows:,} rows rate a book that their user has rated before ({shorten(examples, 200)}), "
             "and prepare.on_duplicate is error; last, first or mean would settle them"
         )
-    if on_duplicate == "mean":
-        starts = np.flatnonzero(first)
-        means = np.add.reduceat(stars, starts, dtype=np.float64) / np.diff(starts, append=len(stars))
-        stars = means.astype(np.float32)
-    else:
-        stars = stars[np.append(first[1:], True) if on_duplicate == "last" else first]
-    return Ratings(users[first], books[first], stars)
+    return rows
 
 
-def order_pairs(users: NDArray[np.int32], books: NDArray[np.int32]) -> NDArray[np.int64]:
-    """The rows by user, then book, then place in the file (n,).
-
-    `np.lexsort` does it, but sorting plain numbers is five times as fast, where user, book and row fit into one.
-    """
-    book_count, row_bits = int(books.max()) + 1, len(books).bit_length()
-    if (int(users.max()) + 1) * book_count << row_bits >= 2**63:
-        return np.lexsort((books, users))
-    keys = users.astype(np.int64)
-    keys *= book_count
-    keys += books
-    keys <<= row_bits
-    keys |= np.arange(len(keys))
-    keys.sort()
-    keys &= (1 << row_bits) - 1
-    return keys
-
-
-def enough_ratings(ratings: Ratings, per_user: int, per_book: int) -> Ratings:
+def enough_ratings(parts: tuple[Any, ...], book_count: int, settings: Prepare, engine: Engine) -> tuple[Any, ...]:
     """The most rows whose users and books all have their minimum count among these very rows."""
     while True:
-        users, books = ratings.users, ratings.books
-        enough = (np.bincount(users) >= per_user)[users] & (np.bincount(books) >= per_book)[books]
-        if enough.all():
-            return ratings
-        ratings = ratings[enough]
-
-
-def close_gaps(numbers: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int32], NDArray[np.intp]]:
-    """Renumber from 0 without gaps, keeping the order: the new numbers (n,), and the old ones that were in use."""
-    in_use = np.zeros(int(numbers.max()) + 1, np.bool_)
-    in_use[numbers] = True
-    return (np.cumsum(in_use, dtype=np.int32) - 1)[numbers], np.flatnonzero(in_use)
+        counts = sum(map(engine.get, engine.starmap(count_books, ((part, book_count) for part in parts))))
+        enough = engine.share(counts >= settings.min_ratings_per_book)
+        minimum = settings.min_ratings_per_user
+        kept, dropped = zip(*engine.starmap(drop_rare, ((part, minimum, enough) for part in parts), 2), strict=True)
+        if not sum(map(engine.get, dropped)):
+            return parts
+        parts = kept
 
 
 def report(path: str, prepared: Prepared) -> str:
@@ -162,8 +153,8 @@ def report(path: str, prepared: Prepared) -> str:
     lines.append(
         f"  {'left out':<28}{first.rows - last.rows:>14,}{first.users - last.users:>14,}{first.books - last.books:>14,}"
     )
-    stars = prepared.ratings.stars
-    lines.append(f"  ratings from {stars.min():g} to {stars.max():g}, mean {stars.mean(dtype=np.float64):.4f}")
+    mean = sum(star * count for star, count in prepared.stars.items()) / prepared.stars.total()
+    lines.append(f"  ratings from {min(prepared.stars):g} to {max(prepared.stars):g}, mean {mean:.4f}")
     lines += [f"warning: {warning}" for warning in find_oddities(prepared)]
     return "\n".join(lines)
 
@@ -175,13 +166,14 @@ def find_oddities(prepared: Prepared) -> list[str]:
         oddities.append("all ratings are one user's")
     if len(prepared.book_ids) == 1:
         oddities.append("all ratings are of one book")
-    stars = prepared.ratings.stars
-    if np.ptp(stars) == 0:
+    if len(prepared.stars) == 1:
         oddities.append("all ratings are equal: there is nothing to learn")
-    if looks_unrated(stars, prepared.lowest):
+    lowest = float(np.float32(prepared.lowest))
+    if looks_unrated(prepared.stars, lowest):
         oddities.append(
-            f"{np.mean(stars == prepared.lowest):.0%} of the ratings are {prepared.lowest:g}, and few are next to it: "
-            f"if it means 'not rated', set prepare.not_rated: [{prepared.lowest:g}] and prepare.rating_scale"
+            f"{prepared.stars[lowest] / prepared.stars.total():.0%} of the ratings are {prepared.lowest:g}, and few "
+            f"are next to it: if it means 'not rated', set prepare.not_rated: [{prepared.lowest:g}] and "
+            "prepare.rating_scale"
         )
     for ids, kind in ((prepared.user_ids, "user"), (prepared.book_ids, "book")):
         if pa.types.is_string(ids.type):
@@ -193,11 +185,10 @@ def find_oddities(prepared: Prepared) -> list[str]:
     return oddities
 
 
-def looks_unrated(stars: NDArray[np.float32], lowest: float) -> bool:
+def looks_unrated(counts: Counter[float], lowest: float) -> bool:
     """Whether the scale's lowest rating stands apart: it has a large share, and a gap or a dip is above it."""
-    counts = {pair["values"]: pair["counts"] for pair in pa.array(stars).value_counts().to_pylist()}
-    rest = sorted(counts.keys() - {np.float32(lowest)})
-    if counts.get(np.float32(lowest), 0) < UNRATED_SHARE * len(stars) or len(rest) < 2:
+    rest = sorted(counts.keys() - {lowest})
+    if counts[lowest] < UNRATED_SHARE * counts.total() or len(rest) < 2:
         return False
     gap = rest[0] - lowest > 1.5 * min(np.diff(rest))
     return bool(gap) or counts[rest[0]] < max(counts[star] for star in rest[1:])
@@ -207,11 +198,9 @@ def main(params: Params, ratings: Path, users: Path, books: Path) -> None:
     """Run the stage: read, check, number, write; `users` and `books` keep the original ids by number."""
     settings = params.prepare
 
-    with map_on(params) as each:
-        source = read_source(settings, each)
-    prepared = prepare(source, settings)
-
-    write_ratings(prepared.ratings, ratings)
+    with engine_of(params) as engine:
+        prepared = prepare(read_source(settings, engine), settings, engine)
+        write_parts(map(engine.get, prepared.parts), ratings)
     write_table(pa.table({"user_id": prepared.user_ids}), users)
     write_table(pa.table({"book_id": prepared.book_ids}), books)
     print(report(settings.ratings, prepared))

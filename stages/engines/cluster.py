@@ -16,14 +16,15 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from stages.engines.here import HERE, Engine
 from stages.program.errors import StageError, shorten
 from stages.program.params import Params
 from stages.program.process import last_acts, stop_on_signals
 
-Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
-
 AHEAD = 2
-"""Tasks for each worker that are handed out before the first one's result is taken."""
+"""Calls for each worker that are handed out before the first one's value is asked for."""
+PARTS = 4
+"""Parts of a table for each worker, which has one or two of them in its own memory at a time."""
 
 OWN_CLUSTER = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux, too: only then does Ray stay on loopback
@@ -45,28 +46,37 @@ STAGES = Path(__file__).parents[1]
 
 
 @contextlib.contextmanager
-def map_on(params: Params) -> Iterator[Map]:
-    """What `map` does, in this process or on the workers of a Ray cluster, as `engine` says; in order either way."""
+def engine_of(params: Params) -> Iterator[Engine]:
+    """This process, or the workers of a Ray cluster, as `engine` says."""
     if params.engine == "local":
-        yield map
+        yield HERE
         return
     with connect(params) as ray:
-        folder = Path.cwd()
-
-        def on_workers(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-            task = ray.remote(_call_in)
-            waiting: deque[Any] = deque()
-            for item in items:
-                waiting.append(task.remote(folder, function, item))
-                if len(waiting) > AHEAD * params.ray.workers:
-                    yield result_of(waiting.popleft())
-            while waiting:
-                yield result_of(waiting.popleft())
-
-        yield on_workers
+        yield OnRay(ray, params.ray.workers)
 
 
-def _call_in(folder: Path, function: Callable[[Any], Any], item: Any) -> Any:
+class OnRay:
+    """The workers of a cluster: what they keep is in Ray's object store, which goes on on the disk when it is full."""
+
+    def __init__(self, ray: Any, workers: int) -> None:
+        self.parts, self._ahead = PARTS * workers, AHEAD * workers
+        self._ray, self._folder = ray, Path.cwd()
+        self.get, self.share = result_of, ray.put
+
+    def starmap(
+        self, function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]], pieces: int = 1
+    ) -> Iterator[Any]:
+        """Have the function called, a few calls ahead of those whose values are asked for."""
+        task = self._ray.remote(num_returns=pieces)(_call_in)
+        waiting: deque[Any] = deque()
+        for each in arguments:
+            waiting.append(task.remote(self._folder, function, *each))
+            if len(waiting) > self._ahead:
+                yield waiting.popleft()
+        yield from waiting
+
+
+def _call_in(folder: Path, function: Callable[..., Any], *arguments: Any) -> Any:
     """Call the function in the project's folder, where relative paths start."""
     try:
         os.chdir(folder)
@@ -75,11 +85,11 @@ def _call_in(folder: Path, function: Callable[[Any], Any], item: Any) -> Any:
             f"{folder} isn't on {socket.gethostname()}: Ray's computers must share the folder of the project and of "
             "the ratings, under the same name on each, as NFS does it"
         ) from error
-    return function(item)
+    return function(*arguments)
 
 
 def result_of(task: Any) -> Any:
-    """What a task returns or, as it was, what it raises."""
+    """What a task returns; what it raises is raised here as it was."""
     import ray
 
     try:

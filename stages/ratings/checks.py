@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 
 from stages.program.errors import shorten
 from stages.program.params import Prepare
+from stages.ratings.table import Ratings
 
 EXAMPLES = 3  # wrong rows, and different values of theirs, that a message names
+MAX_GAPS = 4  # ids up to this times the rows are numbered through a table of all: faster than hashing, and smaller
 EXACT_FLOATS = 2**53  # from here on a float64 doesn't hold every whole number
 
 MISSING = {*pyarrow.csv.ConvertOptions().null_values, "None", r"\N", "<NA>"}
@@ -67,14 +69,17 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """The checked rows, n of them, in the order of the files."""
+    """The checked rows of all files."""
 
-    user_ids: pa.Array
-    """(n,): whole numbers from 0 where all ids of the column are such, else a dictionary of texts as in the files."""
-    book_ids: pa.Array
+    parts: list[Any]
+    """Each file's rows, as an engine keeps them: `Ratings` whose users and books have numbers of the file's own."""
+    user_ids: list[pa.Array]
+    """The ids by number, for each file: whole numbers from 0 where all ids of the column are such, else texts as in
+    the files."""
+    book_ids: list[pa.Array]
     """Likewise."""
-    stars: NDArray[np.float32]
-    """(n,), finite and on the scale."""
+    rows: int
+    """How many there are in all."""
     left_out: dict[str, int]
     """How many more rows the files have, by the reason for which they are left out."""
 
@@ -121,6 +126,14 @@ class _Ids(_Column):
                 self.add(self._codes[text], text, fault)
         return self._codes[text]
 
+    def number(self) -> NDArray[np.int32]:
+        """Each row's number (n,), from 0; in place of the rows the different ones remain, by number."""
+        codes = np.concatenate(self.pieces)
+        self.pieces.clear()  # to free their memory
+        numbers, distinct = number_codes(codes)
+        self.pieces.append(distinct)
+        return numbers
+
     def take(self, later: "_Ids") -> None:
         """Go on with the pieces of another column, whose codes are its own."""
         codes = np.array([self._code(text) for text in later.texts.values()], np.int64)  # of -1, -2, … there
@@ -132,18 +145,18 @@ class _Ids(_Column):
         """Whether any text is neither missing nor a number."""
         return not all(text.strip() in MISSING or NUMBER.fullmatch(text.strip()) for text in self.texts.values())
 
-    def finish(self) -> pa.Array:
-        """The ids of all rows: numbers where all are plain, but for blanks around them; else texts."""
+    def finish(self) -> list[pa.Array]:
+        """Each piece's ids: numbers where all are plain, but for blanks around them; else texts."""
         codes = np.concatenate(self.pieces)
-        self.pieces.clear()  # to free their memory
-        if codes.min(initial=0) >= 0:
-            return pa.array(codes)
-        encoded = pa.array(codes).dictionary_encode()
-        texts = [self.texts.get(code, str(code)) for code in encoded.dictionary.to_pylist()]
-        plain = [text.strip(" \t") for text in texts]
-        if all(PLAIN_NUMBER.fullmatch(text) and int(text) < 2**63 for text in plain):
-            return pa.array([*map(int, plain)]).take(encoded.indices)
-        return pa.DictionaryArray.from_arrays(encoded.indices, texts)
+        ids = pa.array(codes)
+        if codes.min(initial=0) < 0:
+            encoded = ids.dictionary_encode()
+            texts = [self.texts.get(code, str(code)) for code in encoded.dictionary.to_pylist()]
+            plain = [text.strip(" \t") for text in texts]
+            all_plain = all(PLAIN_NUMBER.fullmatch(text) and int(text) < 2**63 for text in plain)
+            ids = pa.array([*map(int, plain)] if all_plain else texts).take(encoded.indices)
+        ends = np.cumsum([len(piece) for piece in self.pieces])
+        return [ids[end - len(piece) : end] for piece, end in zip(self.pieces, ends, strict=True)]
 
 
 class Check:
@@ -155,6 +168,7 @@ class Check:
         self._not_rated = {value.strip() if isinstance(value, str) else float(value) for value in settings.not_rated}
         self._ids = (_Ids(), _Ids())
         self._stars = [np.array([], np.float32)]
+        self._rows = 0
         self._left_out: Counter[str] = Counter()
         self._labels: list[str] = []
         self._findings: defaultdict[tuple[Path, str, str, str], list[Finding]] = defaultdict(list)
@@ -198,12 +212,20 @@ class Check:
         books.pieces.append(rows["book"].to_numpy())
         self._stars.append(stars[rows["rating"].to_numpy()])
 
+    def take_out(self) -> Ratings:
+        """The rows that were kept, numbered from 0; what they have in common remains here."""
+        users, books = (column.number() for column in self._ids)
+        ratings = Ratings(users, books, np.concatenate(self._stars))
+        self._stars.clear()
+        self._rows += len(ratings)
+        return ratings
+
     def take(self, later: "Check") -> None:
-        """Go on as if this check had taken the blocks, too, that a later one has taken of other files."""
+        """Go on as if this check had taken the blocks, too, whose rows were taken out of a later one."""
         self._labels = later._labels
         for column, of_later in zip(self._ids, later._ids, strict=True):
             column.take(of_later)
-        self._stars += later._stars
+        self._rows += later._rows
         self._left_out += later._left_out
         self._findings |= later._findings
 
@@ -239,10 +261,20 @@ class Check:
             where = f"{unit}{'s' * (len(rows) > 1)} {', '.join(rows[:EXAMPLES])}{', …' * (len(rows) > EXAMPLES)}"
             yield f"{path}: {subject}{'s' * (count > 1)} {kind}{examples} ({where}){semicolon}{advice}"
 
-    def finish(self) -> Source:
-        """All rows that were kept, where nothing is wrong."""
+    def finish(self, parts: list[Any]) -> Source:
+        """All that was kept, where nothing is wrong."""
         users, books = (column.finish() for column in self._ids)
-        return Source(users, books, np.concatenate(self._stars), dict(+self._left_out))
+        return Source(parts, users, books, self._rows, dict(+self._left_out))
+
+
+def number_codes(codes: Numbers) -> tuple[NDArray[np.int32], Numbers]:
+    """Number the different codes from 0: the number of each row (n,), and the codes by number."""
+    if codes.min(initial=0) < 0 or codes.max(initial=0) >= MAX_GAPS * len(codes):
+        encoded = pa.array(codes).dictionary_encode()
+        return encoded.indices.to_numpy(), encoded.dictionary.to_numpy()
+    in_use = np.zeros(int(codes.max(initial=0)) + 1, np.bool_)
+    in_use[codes] = True
+    return (np.cumsum(in_use, dtype=np.int32) - 1)[codes], np.flatnonzero(in_use)
 
 
 def _distinct(column: pa.Array) -> tuple[list[str], NDArray[np.int32]]:

@@ -6,13 +6,12 @@ import lzma
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import pyarrow as pa
 
+from stages.engines.here import HERE, Engine
 from stages.program.errors import StageError, list_names, shorten
 from stages.program.params import Prepare
 from stages.ratings.checks import NUMBER, Check, Source
@@ -20,8 +19,8 @@ from stages.ratings.csv_files import CsvFile
 from stages.ratings.files import find_files, recognise
 from stages.ratings.json_files import JsonArray, JsonLines
 from stages.ratings.parquet_files import ParquetFile
+from stages.ratings.table import Ratings
 
-Map: TypeAlias = Callable[[Callable[[Path], Any], Iterable[Path]], Iterable[Any]]
 AnyFile: TypeAlias = CsvFile | JsonLines | ParquetFile
 KINDS: dict[str, type[AnyFile]] = {
     **{"CSV": CsvFile, "JSON lines": JsonLines, "JSON array": JsonArray, "Parquet": ParquetFile}
@@ -46,12 +45,12 @@ KNOWN_NAMES = {
 """What collections call these columns, the likeliest first."""
 
 
-def read_source(settings: Prepare, each: Map = map) -> Source:
+def read_source(settings: Prepare, engine: Engine = HERE) -> Source:
     """Read the files that the settings name, and check every row.
 
     Args:
         settings: what to read, and how.
-        each: calls a function with each file, `map` or a faster one: the results must come in the files' order.
+        engine: where files are read and checked, one by one, and where their rows stay.
 
     Raises:
         StageError: what is wrong: which file, which column, how many rows, the first few lines.
@@ -60,23 +59,29 @@ def read_source(settings: Prepare, each: Map = map) -> Source:
         paths = find_files(settings)
     except OSError as error:
         raise StageError(_explain(Path(settings.ratings), error)) from error
-    files: Iterator[tuple[Check, str]] = iter(each(partial(_read, settings), paths))
-    check, problem = next(files)
-    while not problem and (following := next(files, None)):
-        of_file, problem = following
+    checks: list[Check] = []
+    parts, problem = [], ""
+    for head, rows in engine.starmap(_read, [(settings, path) for path in paths], pieces=2):
+        check, problem = engine.get(head)
+        checks.append(check)
+        parts.append(rows)
+        if problem:
+            break
+    check, *later = checks
+    for of_file in later:
         check.take(of_file)
     problems = [*filter(None, [problem]), *check.problems()]
     if problems:
         raise StageError("\n".join(problems[:MAX_PROBLEMS]))
-    source = check.finish()
-    if not len(source.stars):
+    source = check.finish(parts)
+    if not source.rows:
         reasons = "".join(f"; left out: {count:,} {reason}" for reason, count in source.left_out.items())
         raise StageError(f"{settings.ratings} has columns and no ratings{reasons}")
     return source
 
 
-def _read(settings: Prepare, path: Path) -> tuple[Check, str]:
-    """A file's rows, checked, and what is wrong with its columns; then a few blocks of the likeliest are checked."""
+def _read(settings: Prepare, path: Path) -> tuple[tuple[Check, str], Ratings]:
+    """What is wrong with a file and with its columns (then a few blocks of the likeliest are checked); and its rows."""
     check = Check(settings)
     try:
         file = KINDS[recognise(path, settings.encoding)](path, settings)
@@ -90,7 +95,8 @@ def _read(settings: Prepare, path: Path) -> tuple[Check, str]:
                 check.add(block._replace(columns=users + block.columns), path, file.unit, labels)
     except DAMAGE as error:
         raise StageError(_explain(path, error)) from error
-    return check, f"{path} has {problem}" if problem else ""
+    rows = check.take_out()
+    return (check, f"{path} has {problem}" if problem else ""), rows
 
 
 def _explain(path: Path, error: Exception) -> str:

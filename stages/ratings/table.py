@@ -1,5 +1,6 @@
 """The ratings table that the stages hand on: its schema, reading, writing, and a split as arrays."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from stages.program.files import replacing
 SCHEMA = pa.schema(
     [pa.field("user", pa.int32(), False), pa.field("book", pa.int32(), False), pa.field("rating", pa.float32(), False)]
 )
+
+GROUP = 1 << 20
+"""Rows of a Parquet file that stand together."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +67,31 @@ def read_ratings(path: Path) -> Ratings:
     return Ratings(*columns)
 
 
+def concatenate(tables: Sequence[Ratings]) -> Ratings:
+    """One table of all rows; the table itself where there is only one."""
+    if len(tables) == 1:
+        return tables[0]
+    columns = zip(*((table.users, table.books, table.stars) for table in tables), strict=True)
+    return Ratings(*map(np.concatenate, columns))
+
+
 def write_ratings(ratings: Ratings, path: Path) -> None:
     """Write the table as Parquet; the same ratings give the same bytes."""
-    write_table(pa.table([ratings.users, ratings.books, ratings.stars], schema=SCHEMA), path)
+    write_parts([ratings], path)
+
+
+def write_parts(parts: Iterable[Ratings], path: Path) -> None:
+    """Write the rows of all parts, with one in memory at a time: the same bytes as if they were one table."""
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
+        rest = SCHEMA.empty_table()
+        for part in parts:
+            rest = pa.concat_tables([rest, pa.table([part.users, part.books, part.stars], schema=SCHEMA)])
+            whole = len(rest) // GROUP * GROUP
+            if whole:
+                writer.write_table(rest[:whole], GROUP)
+                rest = rest[whole:]
+        if len(rest):
+            writer.write_table(rest)
 
 
 def write_table(table: pa.Table, path: Path) -> None:

@@ -1,6 +1,7 @@
 """Reading many files on Ray gives what reading them here gives: the same rows, or the same message."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stages.engines.cluster import Map, map_on
+from stages.engines.cluster import engine_of
+from stages.engines.here import HERE, Engine
 from stages.prepare_ratings import prepare
 from stages.program.errors import StageError
 from stages.program.params import Params
 from stages.ratings.source import read_source
+from stages.ratings.table import write_parts
 from tests.project import ROOT
 from tests.ratings.ratings_files import prepare_settings, rows
 
@@ -20,30 +23,34 @@ HEADER = b"user_id,book_id,rating\n"
 
 
 @pytest.fixture(scope="module")
-def each(on_ray: Params) -> Iterator[Map]:
-    """`map`, on Ray."""
-    with map_on(on_ray) as on_workers:
-        yield on_workers
+def there(on_ray: Params) -> Iterator[Engine]:
+    """The workers of a cluster."""
+    with engine_of(on_ray) as engine:
+        yield engine
 
 
-def write_parts(folder: Path, *parts: bytes) -> Path:
+def write_files(folder: Path, *parts: bytes) -> Path:
     for number, part in enumerate(parts):
         (folder / f"part-{number}.csv").write_bytes(HEADER + part)
     return folder
 
 
-def test_the_sample_in_parts_and_in_other_forms(each: Map, tmp_path: Path) -> None:
+def test_the_sample_in_parts_and_in_other_forms(there: Engine, tmp_path: Path) -> None:
     header, *lines = (ROOT / "data" / "sample.csv").read_bytes().splitlines(keepends=True)
     for number in range(9):
         (tmp_path / f"{number}.csv").write_bytes(b"".join([header, *lines[number * 11_000 : (number + 1) * 11_000]]))
     settings = prepare_settings(tmp_path, on_duplicate="mean", min_ratings_per_user=3)
 
-    here, there = (prepare(read_source(settings, way), settings) for way in (map, each))
+    one, other = (prepare(read_source(settings, engine), settings, engine) for engine in (HERE, there))
 
-    assert len(here.ratings) > 90_000
-    assert (here.user_ids, here.book_ids, here.steps) == (there.user_ids, there.book_ids, there.steps)
-    for column in ("users", "books", "stars"):
-        assert getattr(here.ratings, column).tobytes() == getattr(there.ratings, column).tobytes()
+    assert one.stars.total() > 90_000
+    assert [step.rows for step in one.steps] == sorted({step.rows for step in one.steps}, reverse=True)
+    for name in ("user_ids", "book_ids", "steps", "stars", "left_out"):
+        assert getattr(one, name) == getattr(other, name)
+    write_parts(one.parts, tmp_path / "one")
+    write_parts(map(there.get, other.parts), tmp_path / "other")
+    assert len(other.parts) == 16
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
 
 
 READ: dict[str, list[bytes]] = {
@@ -57,12 +64,12 @@ READ: dict[str, list[bytes]] = {
 
 
 @pytest.mark.parametrize("parts", READ.values(), ids=READ)
-def test_reads(parts: list[bytes], each: Map, tmp_path: Path) -> None:
-    settings = prepare_settings(write_parts(tmp_path, *parts))
-    here, there = read_source(settings), read_source(settings, each)
-    assert rows(here) == rows(there)
-    assert type(here.user_ids) is type(there.user_ids)
-    assert here.left_out == there.left_out
+def test_reads(parts: list[bytes], there: Engine, tmp_path: Path) -> None:
+    settings = prepare_settings(write_files(tmp_path, *parts))
+    one, other = read_source(settings), read_source(settings, there)
+    assert rows(one) == rows(replace(other, parts=[*map(there.get, other.parts)]))
+    assert one.user_ids == other.user_ids
+    assert one.left_out == other.left_out
 
 
 REFUSED: dict[str, tuple[list[bytes], str]] = {
@@ -75,26 +82,26 @@ REFUSED: dict[str, tuple[list[bytes], str]] = {
 
 
 @pytest.mark.parametrize(("parts", "where"), REFUSED.values(), ids=REFUSED)
-def test_refuses(parts: list[bytes], where: str, each: Map, tmp_path: Path) -> None:
-    settings = prepare_settings(write_parts(tmp_path, *parts), on_duplicate="error")
-    assert_refuses_alike(settings, each, where)
+def test_refuses(parts: list[bytes], where: str, there: Engine, tmp_path: Path) -> None:
+    settings = prepare_settings(write_files(tmp_path, *parts), on_duplicate="error")
+    assert_refuses_alike(settings, there, where)
 
 
-def test_refuses_a_file_that_is_of_another_kind_or_has_other_columns(each: Map, tmp_path: Path) -> None:
-    write_parts(tmp_path, b"1,2,9\n", b"1,2,3\n")
+def test_refuses_a_file_that_is_of_another_kind_or_has_other_columns(there: Engine, tmp_path: Path) -> None:
+    write_files(tmp_path, b"1,2,9\n", b"1,2,3\n")
     (tmp_path / "part-2.csv").write_bytes(b"user,book_id,rating\n1,2,8\n")
-    assert_refuses_alike(prepare_settings(tmp_path), each, "has no column 'user_id'")
+    assert_refuses_alike(prepare_settings(tmp_path), there, "has no column 'user_id'")
 
     pq.write_table(pa.table({"user_id": [1], "book_id": [2], "rating": [3.0]}), tmp_path / "part-1.parquet")
     (tmp_path / "part-1.parquet").write_bytes((tmp_path / "part-1.parquet").read_bytes()[:-9])
-    assert_refuses_alike(prepare_settings(tmp_path), each, "part-1.parquet is cut off or damaged")
+    assert_refuses_alike(prepare_settings(tmp_path), there, "part-1.parquet is cut off or damaged")
 
 
-def assert_refuses_alike(settings: Any, each: Map, where: str) -> None:
+def assert_refuses_alike(settings: Any, there: Engine, where: str) -> None:
     said = []
-    for way in (map, each):
+    for engine in (HERE, there):
         with pytest.raises(StageError) as caught:
-            prepare(read_source(settings, way), settings)
+            prepare(read_source(settings, engine), settings, engine)
         said.append(str(caught.value))
     assert where in said[0]
     assert said[0] == said[1]

@@ -1,6 +1,7 @@
 """What the tests of ratings files share: settings, and what was read, as plain rows."""
 
 import io
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,11 @@ def prepare_settings(ratings: Path | str, **changes: Any) -> Prepare:
 
 def rows(source: Source) -> list[Row]:
     """The rows as user, book, stars."""
-    return list(zip(source.user_ids.to_pylist(), source.book_ids.to_pylist(), source.stars.tolist(), strict=True))
+    return [
+        (users[user].as_py(), books[book].as_py(), stars)
+        for ratings, users, books in zip(source.parts, source.user_ids, source.book_ids, strict=True)
+        for user, book, stars in zip(*(column.tolist() for column in astuple(ratings)), strict=True)
+    ]
 
 
 def parquet(columns: dict[str, Any]) -> bytes:

@@ -16,6 +16,7 @@ from dvc.utils.hydra import apply_overrides
 from stages.prepare_ratings import prepare
 from stages.program.params import Params, load_params
 from stages.ratings.source import read_source
+from stages.ratings.table import concatenate
 from stages.split import assign_parts
 from tests.project import ROOT, copy_project, dvc, edit_params, run, stages_run
 
@@ -127,12 +128,13 @@ def test_a_collection_s_settings_fit_it(name: str, tmp_path: Path, monkeypatch: 
 
     source = read_source(params.prepare)
     prepared = prepare(source, params.prepare)
-    part, _ = assign_parts(prepared.ratings, params.split)
+    ratings = concatenate(prepared.parts)
+    part, _ = assign_parts(ratings, params.split)
 
     assert source.left_out == ({"not rated": LEFT_OUT[name]} if name in LEFT_OUT else {})
-    assert [len(prepared.ratings), len(prepared.user_ids), len(prepared.book_ids)] == [len(RATINGS), USERS, BOOKS]
+    assert [len(ratings), len(prepared.user_ids), len(prepared.book_ids)] == [len(RATINGS), USERS, BOOKS]
     factor, offset = {"book-crossing": (2, 0), "movielens-latest": (1, -0.5)}.get(name, (1, 0))
-    assert np.isclose(prepared.ratings.mean, factor * np.mean([stars for *_, stars in RATINGS]) + offset)
+    assert np.isclose(ratings.mean, factor * np.mean([stars for *_, stars in RATINGS]) + offset)
     assert len(set(part.tolist())) == 3
 
 

@@ -4,6 +4,7 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from stages.prepare_ratings import MAX_GAPS, Prepared, find_oddities, number_ids, order_pairs, prepare
+from stages.engines.here import HERE, Engine, Here
+from stages.prepare_ratings import Prepared, find_oddities, prepare
 from stages.program.errors import StageError
 from stages.program.params import Prepare
-from stages.ratings.checks import Source
+from stages.ratings.checks import MAX_GAPS, Source, number_codes
+from stages.ratings.parts import order_pairs
+from stages.ratings.table import SCHEMA, Ratings, concatenate, write_parts
 from tests.project import ROOT
 from tests.ratings.ratings_files import prepare_settings
 
@@ -33,18 +37,31 @@ def make_settings(on_duplicate: str = "last", per_user: int = 1, per_book: int =
     return prepare_settings("ratings.csv", on_duplicate=on_duplicate, **counts)
 
 
-def make_source(rows: list[Row]) -> Source:
-    users, books, stars = zip(*rows, strict=True)
-    user_ids, book_ids = (
-        pa.array(ids) if isinstance(ids[0], int) else pa.array(ids).dictionary_encode() for ids in (users, books)
-    )
-    return Source(user_ids, book_ids, np.array(stars, np.float32), {})
+class InParts(Here):
+    """An engine that keeps a table in more parts than some tables here have users."""
+
+    parts = 3
+
+
+def make_source(rows: list[Row], file_rows: int = 100) -> Source:
+    """Rows of a file, or of several files with so many rows each."""
+    files = [rows[start : start + file_rows] for start in range(0, len(rows), file_rows)]
+    parts, user_ids, book_ids = [], [], []
+    for file in files:
+        users, books, stars = zip(*file, strict=True)
+        (user_names, user_numbers), (book_names, book_numbers) = (
+            np.unique(ids, return_inverse=True) for ids in (users, books)
+        )
+        parts.append(Ratings(user_numbers.astype(np.int32), book_numbers.astype(np.int32), np.array(stars, np.float32)))
+        user_ids.append(pa.array(user_names))
+        book_ids.append(pa.array(book_names))
+    return Source(parts, user_ids, book_ids, len(rows), {})
 
 
 def named(prepared: Prepared) -> list[Row]:
     """The prepared rows by their original ids."""
     users, books = prepared.user_ids.to_pylist(), prepared.book_ids.to_pylist()
-    ratings = prepared.ratings
+    ratings = concatenate(prepared.parts)
     return [(users[u], books[b], s) for u, b, s in zip(ratings.users, ratings.books, ratings.stars, strict=True)]
 
 
@@ -81,20 +98,28 @@ tables = st.lists(st.tuples(small_ids, small_ids, stars), min_size=1, max_size=4
 
 @quick
 @given(
-    rows=tables, rule=st.sampled_from(RULES), per_user=st.integers(1, 4), per_book=st.integers(1, 4), seed=st.integers()
+    rows=tables,
+    rule=st.sampled_from(RULES),
+    per_user=st.integers(1, 4),
+    per_book=st.integers(1, 4),
+    seed=st.integers(),
+    engine=st.sampled_from([HERE, InParts()]),
+    file_rows=st.integers(1, 50),
 )
-def test_prepares_as_the_oracle_does(rows: list[Row], rule: str, per_user: int, per_book: int, seed: int) -> None:
+def test_prepares_as_the_oracle_does(
+    rows: list[Row], rule: str, per_user: int, per_book: int, seed: int, engine: Engine, file_rows: int
+) -> None:
     expected = settle(rows, rule)
     peel(expected, per_user, per_book, random.Random(seed))  # noqa: S311, no secret
     if not expected:
         with pytest.raises(StageError, match="no rating is left"):
-            prepare(make_source(rows), make_settings(rule, per_user, per_book))
+            prepare(make_source(rows, file_rows), make_settings(rule, per_user, per_book), engine)
         return
 
-    prepared = prepare(make_source(rows), make_settings(rule, per_user, per_book))
+    prepared = prepare(make_source(rows, file_rows), make_settings(rule, per_user, per_book), engine)
 
     assert named(prepared) == sorted((*pair, stars) for pair, stars in expected.items())
-    ratings = prepared.ratings
+    ratings = concatenate(prepared.parts)
     for numbers, ids, least in (
         (ratings.users, prepared.user_ids, per_user),
         (ratings.books, prepared.book_ids, per_book),
@@ -117,15 +142,15 @@ def test_the_order_of_the_rows_does_not_matter_without_conflicts(rows: list[Row]
 
 
 @quick
-@given(rows=tables)
-def test_duplicates_can_be_an_error(rows: list[Row]) -> None:
+@given(rows=tables, engine=st.sampled_from([HERE, InParts()]))
+def test_duplicates_can_be_an_error(rows: list[Row], engine: Engine) -> None:
     counts = Counter(row[:2] for row in rows)
     repeats = len(rows) - len(counts)
     if not repeats:
-        prepare(make_source(rows), make_settings("error"))
+        prepare(make_source(rows), make_settings("error"), engine)
         return
     with pytest.raises(StageError) as caught:
-        prepare(make_source(rows), make_settings("error"))
+        prepare(make_source(rows), make_settings("error"), engine)
     assert str(caught.value).startswith(f"{repeats:,} rows rate a book that their user has rated before")
     user, book = min(pair for pair, count in counts.items() if count > 1)
     assert f"(user {user}, book {book}" in str(caught.value)
@@ -153,18 +178,13 @@ def test_the_largest_minimum_leaves_nothing() -> None:
 
 @quick
 @given(ids=st.lists(st.integers(0, 9) | st.integers(0, 2**63 - 1), min_size=1))
-def test_numbers_ids_in_their_order(ids: list[int]) -> None:
-    numbers, distinct = number_ids(pa.array(ids))
-    assert distinct.to_pylist() == sorted(set(ids))
-    assert [distinct[int(number)].as_py() for number in numbers] == ids
-
-
-@pytest.mark.parametrize("largest", [MAX_GAPS * 3 - 1, MAX_GAPS * 3])
-def test_numbers_ids_alike_with_and_without_a_table_of_all(largest: int) -> None:
-    numbers, distinct = number_ids(pa.array([largest, 2, largest], pa.uint32()))
-    assert numbers.tolist() == [1, 0, 1]
+@example([MAX_GAPS * 3 - 1, 2, 2])  # with a table of all
+@example([MAX_GAPS * 3, 2, 2])  # without
+def test_numbers_codes(ids: list[int]) -> None:
+    numbers, distinct = number_codes(np.array(ids))
     assert numbers.dtype == np.int32
-    assert distinct.equals(pa.array([2, largest]))
+    assert sorted(distinct.tolist()) == sorted(set(ids))
+    assert distinct[numbers].tolist() == ids
 
 
 numbers = st.integers(0, 3) | st.integers(0, 2**31 - 1)
@@ -222,6 +242,18 @@ def test_warns_of_a_lowest_rating_that_stands_apart(counts: list[int], odd: bool
     settings = make_settings().model_copy(update={"rating_scale": [0, 5]})
     prepared = prepare(make_source([(row, row % 2, star) for row, star in enumerate(stars)]), settings)
     assert any("not rated" in oddity for oddity in find_oddities(prepared)) is odd
+
+
+def test_parts_are_written_as_one_table(tmp_path: Path) -> None:
+    users = np.repeat(np.arange(25_000, dtype=np.int32), 100)  # more rows than stand together in two groups
+    table = Ratings(users, users[::-1].copy(), (1 + users % 5).astype(np.float32))
+
+    bounds = [0, 10, 10, 1_000_000, 2_200_000, len(table)]
+    write_parts((table[start:end] for start, end in pairwise(bounds)), tmp_path / "parts.parquet")
+    columns = pa.table([table.users, table.books, table.stars], schema=SCHEMA)
+    pq.write_table(columns, tmp_path / "whole.parquet", compression="zstd")
+
+    assert (tmp_path / "parts.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
 
 
 # --- The stage as a process ---

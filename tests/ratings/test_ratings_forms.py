@@ -21,7 +21,7 @@ from stages.prepare_ratings import prepare
 from stages.program.errors import StageError
 from stages.ratings import files
 from stages.ratings.source import read_source
-from stages.ratings.table import write_ratings
+from stages.ratings.table import write_parts
 from tests.project import ROOT
 from tests.ratings.ratings_files import parquet, prepare_settings, rows
 
@@ -334,7 +334,7 @@ def prepared_bytes(ratings: Path, folder: Path, **settings: Any) -> bytes:
     prepared = prepare(read_source(checked), checked)
     assert prepared.user_ids.to_pylist() == sorted({row[0] for row in TABLE})
     assert prepared.book_ids.to_pylist() == sorted({row[1] for row in TABLE})
-    write_ratings(prepared.ratings, folder / "ratings.parquet")
+    write_parts(prepared.parts, folder / "ratings.parquet")
     return (folder / "ratings.parquet").read_bytes()
 
 
@@ -387,5 +387,5 @@ def test_the_files_beside_the_project_are_as_here() -> None:
     for name, settings in counted.items():
         source = read_source(prepare_settings(SHARED / name, **settings))
         users, books, _ = zip(*rows(source), strict=True)
-        found[name] = [len(source.stars), len({*users}), len({*books}), source.left_out["not rated"]]
+        found[name] = [source.rows, len({*users}), len({*books}), source.left_out["not rated"]]
     assert list(found.values()) == [[6, 3, 3, 1], [6, 3, 3, 1], [4, 3, 3, 3], [4, 3, 3, 3], [4, 2, 3, 2], [5, 3, 3, 1]]

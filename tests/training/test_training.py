@@ -15,7 +15,7 @@ from stages.prepare_ratings import prepare
 from stages.program.errors import StageError
 from stages.program.params import Params
 from stages.ratings.source import read_source
-from stages.ratings.table import Ratings, read_ratings, write_ratings
+from stages.ratings.table import Ratings, concatenate, read_ratings, write_ratings
 from stages.split import TEST, TRAIN, VALIDATION, assign_parts
 from stages.train_baselines import fit_biases, mean_squared_error
 from stages.train_keras import KerasTrainer
@@ -39,7 +39,7 @@ def follow(params: Params, side: str, **train: object) -> Params:
 def split_file(path: Path, params: Params) -> Parts:
     """What prepare-ratings and split make of a ratings file."""
     settings = change(params, prepare={"ratings": str(path)}).prepare
-    ratings = prepare(read_source(settings), settings).ratings
+    ratings = concatenate(prepare(read_source(settings), settings).parts)
     part, _ = assign_parts(ratings, params.split)
     return ratings[part == TRAIN], ratings[part == VALIDATION], ratings[part == TEST]
 
