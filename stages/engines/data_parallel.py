@@ -114,7 +114,8 @@ def train_on_ray(make_trainer: MakeTrainer, params: Params, tables: list[Ratings
         )
     with connect(params, params.train.threads) as ray:
         exceptions = ray.exceptions
-        lost = (WorkerLostError, exceptions.WorkerCrashedError, exceptions.RayActorError, exceptions.ObjectLostError)
+        lost: tuple[type[Exception], ...] = (WorkerLostError, exceptions.WorkerCrashedError, exceptions.NodeDiedError)
+        lost += exceptions.RayActorError, exceptions.ObjectLostError
         shared, checkpoint, losses = ray.put(tables), None, 0
         while True:
             try:
@@ -145,12 +146,11 @@ def _run(
     import ray
 
     meeting = ray.remote(Meeting).options(num_cpus=0).remote()
-    in_a_new_process = ray.remote(
-        num_cpus=params.train.threads, max_calls=1, max_retries=0, scheduling_strategy="SPREAD"
-    )
-    start = in_a_new_process(train_slices)
+    start = ray.remote(num_cpus=params.train.threads, scheduling_strategy="SPREAD")(Process).remote
+    processes = [start() for _ in range(params.ray.workers)]
     running = [
-        start.remote(make_trainer, params, tables, rank, meeting, checkpoint) for rank in range(params.ray.workers)
+        process.train_slices.remote(make_trainer, params, tables, rank, meeting, checkpoint)
+        for rank, process in enumerate(processes)
     ]
     try:
         waiting = running
@@ -162,9 +162,16 @@ def _run(
                 raise _find_error(done) or error
         yield ray.get(running[0])
     finally:
-        for task in running:
-            ray.cancel(task, force=True)
-        ray.kill(meeting)
+        for actor in (*processes, meeting):  # to cancel a task that is just ending makes Ray 2.60 abort this process
+            ray.kill(actor)
+
+
+class Process:
+    """A Ray actor: a worker's process, which can be ended at any moment."""
+
+    def train_slices(self, *arguments: Any) -> Trained | None:
+        """As the function does."""
+        return train_slices(*arguments)
 
 
 def _find_error(done: list[Any]) -> Exception | None:
