@@ -105,7 +105,7 @@ def connect(params: Params, processors: int = 1) -> Iterator[Any]:
     Raises:
         StageError: Ray isn't installed, no cluster answers at the address, it is too small, or something ends in it.
     """
-    os.environ.update(RAY_AUTH_MODE="token", RAY_USAGE_STATS_ENABLED="0")
+    os.environ.update(RAY_AUTH_MODE="token", RAY_USAGE_STATS_ENABLED="0", RAY_NUM_REDIS_GET_RETRIES="1")
     with _folder() as folder:
         options: dict[str, Any] = {"address": params.ray.address}
         if params.ray.address == "local":

@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from stages.program.params import Params
@@ -165,6 +168,34 @@ def test_a_node_without_the_folder_says_so(nodes: Cluster, project: Path, tmp_pa
     assert f"error: {project} isn't on " in done.stdout
     assert "must share the folder of the project" in done.stdout
     assert "Traceback" not in done.stdout
+
+
+@pytest.mark.parametrize("capacity", ["0.99", "0.01"])
+def test_a_full_object_store_goes_on_on_the_disk_or_says_so(
+    capacity: str, nodes: Cluster, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(0)
+    shutil.rmtree(project / "parts")
+    (project / "parts").mkdir()
+    for number in range(5):  # 300 MB as they are kept, and the nodes have 100 MB each
+        ids = {name: random.integers(0, count, 5_000_000) for name, count in (("user_id", 10**6), ("book_id", 10**4))}
+        table = pa.table(ids | {"rating": random.integers(1, 6, 5_000_000)})
+        pq.write_table(table, project / "parts" / f"{number}.parquet")
+    monkeypatch.setenv("RAY_local_fs_capacity_threshold", capacity)
+    start_nodes(nodes, tmp_path)
+
+    done = run(project, *nodes.on_head(stage_command(project, "prepare-ratings")), check=False)
+
+    if capacity == "0.01":
+        assert done.returncode == 1
+        assert "its object store is full, and so is the disk" in done.stdout
+        assert "Traceback" not in done.stdout
+        return
+    assert done.returncode == 0
+    there = (project / "data" / "ratings.parquet").read_bytes()
+    edit_params(project, "engine: ray", "engine: local")
+    run(project, *stage_command(project, "prepare-ratings"))
+    assert (project / "data" / "ratings.parquet").read_bytes() == there
 
 
 def test_a_wrong_token_is_refused(
