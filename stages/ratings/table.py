@@ -1,6 +1,7 @@
 """The ratings table that the stages hand on: its schema, reading, writing, and a split as arrays."""
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,10 +61,12 @@ def read_ratings(path: Path) -> Ratings:
     Raises:
         StageError: the file is missing, damaged or holds another table.
     """
-    table = read_table(path)
-    if not table.schema.equals(SCHEMA):
-        raise StageError(f"{path} holds other columns than user, book, rating; run: dvc repro")
-    columns: Any = (np.from_dlpack(column.combine_chunks()) for column in table.columns)  # to_numpy would load pandas
+    with _opened(path) as file:
+        if not file.schema_arrow.equals(SCHEMA):
+            raise StageError(f"{path} holds other columns than user, book, rating; run: dvc repro")
+        columns: Any = [  # one by one: each is in memory twice for a moment; to_numpy would load pandas
+            np.from_dlpack(file.read([name]).column(0).combine_chunks()) for name in SCHEMA.names
+        ]
     return Ratings(*columns)
 
 
@@ -106,9 +109,15 @@ def read_table(path: Path) -> pa.Table:
     Raises:
         StageError: the file is missing or damaged.
     """
+    with _opened(path) as file:
+        return file.read()
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     try:
         with pq.ParquetFile(path, memory_map=True) as file:
-            return file.read()
+            yield file
     except FileNotFoundError as error:
         raise StageError(f"{path} is missing; run: dvc repro") from error
     except pa.ArrowInvalid as error:
