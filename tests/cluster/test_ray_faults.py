@@ -11,6 +11,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from stages.program.params import Params
@@ -55,15 +58,24 @@ def project(prepared: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(prepared, tmp_path / "project", symlinks=True))
 
 
-def workers_of(running: Running) -> list[int]:
-    """The processes that train."""
+def write_random_ratings(folder: Path, files: int, rows: int) -> None:
+    random = np.random.default_rng(0)
+    folder.mkdir()
+    for number in range(files):
+        ids = {name: random.integers(0, count, rows) for name, count in (("user_id", 10**6), ("book_id", 10**4))}
+        table = pa.table(ids | {"rating": random.integers(1, 6, rows)})
+        pq.write_table(table, folder / f"{number}.parquet")
+
+
+def workers_of(running: Running, task: bytes = b"train_slices") -> list[int]:
+    """The processes that train, or do something else."""
     found = []
     for pid in running.descendants():
         try:
             name = Path(f"/proc/{pid}/cmdline").read_bytes()
         except OSError:
             continue
-        if name.startswith(b"ray::") and b"train_slices" in name:
+        if name.startswith(b"ray::") and task in name:
             found.append(pid)
     return found
 
@@ -88,6 +100,22 @@ def test_a_killed_worker_changes_nothing(
     assert [line[:9] for line in running.output.splitlines() if line.startswith("epoch")] == [
         f"epoch   {epoch}" for epoch in range(1, 6)
     ]
+
+
+def test_a_killed_reader_changes_nothing(project: Path, start: Start) -> None:
+    write_random_ratings(project / "parts", files=6, rows=1_000_000)
+    edit_params(project, "ratings: data/sample.csv", "ratings: parts")
+    command = stage_command(project, "prepare-ratings")
+    running = start(project, *command)
+    for _ in range(2):
+        wait_until(lambda: workers_of(running, b"_call_in"), 120)
+        os.kill(workers_of(running, b"_call_in")[-1], signal.SIGKILL)
+    assert running.process.wait(240) == 0, running.output
+    there = (project / "data" / "ratings.parquet").read_bytes()
+
+    edit_params(project, "engine: ray", "engine: local")
+    run(project, *command)
+    assert (project / "data" / "ratings.parquet").read_bytes() == there
 
 
 @pytest.mark.soak

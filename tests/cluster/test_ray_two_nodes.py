@@ -12,13 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from stages.program.params import Params
-from tests.cluster.test_ray_faults import LOSSES
+from tests.cluster.test_ray_faults import LOSSES, write_random_ratings
 from tests.processes import Running, Start
 from tests.project import DATA, copy_project, edit_params, run, stage_command
 
@@ -174,13 +171,8 @@ def test_a_node_without_the_folder_says_so(nodes: Cluster, project: Path, tmp_pa
 def test_a_full_object_store_goes_on_on_the_disk_or_says_so(
     capacity: str, nodes: Cluster, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    random = np.random.default_rng(0)
     shutil.rmtree(project / "parts")
-    (project / "parts").mkdir()
-    for number in range(5):  # 300 MB as they are kept, and the nodes have 100 MB each
-        ids = {name: random.integers(0, count, 5_000_000) for name, count in (("user_id", 10**6), ("book_id", 10**4))}
-        table = pa.table(ids | {"rating": random.integers(1, 6, 5_000_000)})
-        pq.write_table(table, project / "parts" / f"{number}.parquet")
+    write_random_ratings(project / "parts", files=5, rows=5_000_000)  # 300 MB, and the nodes keep 100 MB each
     monkeypatch.setenv("RAY_local_fs_capacity_threshold", capacity)
     start_nodes(nodes, tmp_path)
 
