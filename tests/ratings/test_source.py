@@ -411,7 +411,7 @@ def test_random_lines_are_read_or_refused(content: bytes, tmp_path: Path) -> Non
     assert_read_as_by_python_or_refused(write(tmp_path, HEADER + content))
 
 
-@pytest.mark.parametrize("chunk", [7, 30, 1 << 22])
+@pytest.mark.parametrize("chunk", [pytest.param(7, marks=pytest.mark.slow), 30, 1 << 22])
 def test_random_quotes_and_line_ends_are_read_as_python_reads_them(
     chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,8 +15,8 @@ import pytest
 from recommend.library import Library
 from recommend.network import NAMES
 from stages.ratings.table import write_table
-from tests.project import ROOT, edit_params
-from tests.recommend.projects import answer, ask, refusal, write
+from tests.project import ROOT, edit_params, run
+from tests.recommend.projects import answer, refusal, write
 
 
 def test_answers_without_a_framework(trained: Path) -> None:
@@ -128,7 +128,16 @@ USAGE: dict[str, list[str]] = {
 
 
 @pytest.mark.parametrize("arguments", USAGE.values(), ids=USAGE)
-def test_refuses_a_command_that_makes_no_sense(arguments: list[str], trained: Path) -> None:
-    done = ask(trained, *arguments)
-    assert done.returncode == 2
-    assert "usage: python -m recommend" in done.stderr
+def test_refuses_a_command_that_makes_no_sense(
+    arguments: list[str], trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        answer(trained, *arguments)
+    assert caught.value.code == 2
+    assert "usage: python -m recommend" in capsys.readouterr().err
+
+
+def test_a_mistake_ends_with_one_line(trained: Path) -> None:
+    done = run(ROOT, sys.executable, "-m", "recommend", "--project", str(trained), "--user", "nobody", check=False)
+    assert (done.returncode, done.stdout.count("\n")) == (1, 1)
+    assert done.stdout.startswith("error: no reader 'nobody' in these ratings")
