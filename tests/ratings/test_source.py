@@ -258,6 +258,15 @@ def test_refuses_a_file_that_it_may_not_read(tmp_path: Path, monkeypatch: pytest
     assert f"{path}: Permission denied" in refusal(path)
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read anything")
+def test_refuses_a_folder_that_it_may_not_read(tmp_path: Path) -> None:
+    write(tmp_path, GOOD)
+    tmp_path.chmod(0o300)
+    said = refusal(tmp_path)
+    tmp_path.chmod(0o700)
+    assert f"{tmp_path}: Permission denied (see prepare.ratings" in said
+
+
 PARQUET = parquet(
     {
         "user_id": [0, 1] * 20,
