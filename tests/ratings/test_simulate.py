@@ -41,8 +41,8 @@ def small() -> Columns:
 
 @pytest.fixture(scope="module")
 def whole() -> pa.Table:
-    """In pieces of 50 books."""
-    return table(640, 120, books_per_piece=50)
+    """In pieces of 25 books."""
+    return table(320, 60, books_per_piece=25)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_the_mean_rating_agrees_with_a_draw() -> None:
 
 @pytest.mark.parametrize("books_per_piece", [1, 7, 1000])
 def test_the_rows_do_not_depend_on_the_piece(books_per_piece: int, whole: pa.Table) -> None:
-    assert table(640, 120, books_per_piece=books_per_piece).equals(whole)
+    assert table(320, 60, books_per_piece=books_per_piece).equals(whole)
 
 
 def test_the_seed_decides(small: Columns) -> None:
