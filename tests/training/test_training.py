@@ -29,6 +29,8 @@ Parts = tuple[Ratings, Ratings, Ratings]
 Weights = list[NDArray[np.floating]]
 SIDES = ("torch", "keras")
 TRAINERS: list[Any] = [TorchTrainer, KerasTrainer]
+KERAS_IF_SLOW = [TorchTrainer, pytest.param(KerasTrainer, marks=pytest.mark.slow)]
+"""Where what is shown is what `fit` does, which is the same for both, and takes Keras seconds."""
 
 
 def follow(params: Params, side: str, **train: object) -> Params:
@@ -77,7 +79,7 @@ def test_float64_agrees_to_the_last_digits(params: Params, side: str) -> None:
         np.testing.assert_allclose(torch_weight, keras_weight, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("trainer", TRAINERS)
+@pytest.mark.parametrize("trainer", KERAS_IF_SLOW)
 def test_averaging_keeps_the_mean_and_leaves_the_training_alone(params: Params, parts: Parts, trainer: Any) -> None:
     plain, averaging = (
         follow(params, "keras", precision="float64", epochs=2, average_epochs=averages) for averages in (False, True)
@@ -144,7 +146,7 @@ def test_goodbooks_shows_the_gap_that_people_see(params: Params) -> None:
     assert biases == pytest.approx(0.70, abs=0.01)
 
 
-@pytest.mark.parametrize("trainer", TRAINERS)
+@pytest.mark.parametrize("trainer", KERAS_IF_SLOW)
 def test_the_kept_weights_are_the_best_epochs(params: Params, parts: Parts, trainer: Any) -> None:
     training, validation, _ = parts
     chosen = change(params, train={"batch_size": 32, "epochs": 9, "learning_rate": 0.03})
