@@ -32,53 +32,49 @@ class Framework:
     make_product: Callable[[int], Epoch]
     """The product of two square matrices of this size."""
 
+    def measure(self, scale: Scale, work: Path) -> list[Table]:
+        """Both epochs at each size of embedding and batch."""
+        training, _, _ = split_ratings(work, simulate(work, scale.users))
+        speeds: list[list[Cell]] = []
+        shares: list[list[Cell]] = []
+        for dim, batch_size in product(scale.embedding_dims, scale.batch_sizes):
+            tutorial, project, least = self.measure_steps(scale, training, dim, batch_size)
+            speeds.append([dim, batch_size, Spread.of(tutorial), Spread.of(project), ratio(tutorial, project)])
+            shares.append([dim, batch_size, Spread.of(least), percent(least, tutorial), percent(least, project)])
+        return [
+            Table(
+                f"{self.stage} against {self.tutorial}",
+                ["dim", "batch", "tutorial, ms/step", "project, ms/step", "times as fast"],
+                speeds,
+            ),
+            Table(
+                f"{self.stage} and {self.tutorial}: percent of the machine's limit",
+                ["dim", "batch", "limit, ms/step", "tutorial", "project"],
+                shares,
+            ),
+        ]
 
-def measure(framework: Framework, scale: Scale, work: Path) -> list[Table]:
-    """Both epochs at each size of embedding and batch."""
-    training, _, _ = split_ratings(work, simulate(work, scale.users))
-    speeds: list[list[Cell]] = []
-    shares: list[list[Cell]] = []
-    for dim, batch_size in product(scale.embedding_dims, scale.batch_sizes):
-        tutorial, project, least = measure_steps(framework, scale, training, dim, batch_size)
-        speeds.append([dim, batch_size, Spread.of(tutorial), Spread.of(project), ratio(tutorial, project)])
-        shares.append([dim, batch_size, Spread.of(least), percent(least, tutorial), percent(least, project)])
-    return [
-        Table(
-            f"{framework.stage} against {framework.tutorial}",
-            ["dim", "batch", "tutorial, ms/step", "project, ms/step", "times as fast"],
-            speeds,
-        ),
-        Table(
-            f"{framework.stage} and {framework.tutorial}: percent of the machine's limit",
-            ["dim", "batch", "limit, ms/step", "tutorial", "project"],
-            shares,
-        ),
-    ]
-
-
-def measure_steps(
-    framework: Framework, scale: Scale, training: Ratings, dim: int, batch_size: int
-) -> list[list[float]]:
-    """Milliseconds of a step in each round: the tutorial's, the project's, and the least that the machine needs."""
-    params = change_params({"model.embedding_dim": dim, "train.batch_size": batch_size, "train.threads": 1})
-    steps = min(scale.max_steps, scale.max_rows // batch_size)
-    rows = training[np.random.default_rng(0).integers(0, len(training), steps * batch_size)]
-    seconds = take_turns(
-        {
-            "tutorial": framework.make_tutorial_epoch(params, training, rows),
-            "project": make_epoch(framework.make_trainer(params, training), rows),
-            "product": framework.make_product(scale.product_size),
-            "copies": limit.make_copies(limit.adam_bytes(params.model, training.user_count, training.book_count)),
-        },
-        scale.rounds,
-    )
-    products = batch_size * limit.product_flops(params.model) / (2 * scale.product_size**3)
-    turns = zip(seconds["product"], seconds["copies"], strict=True)
-    return [
-        [1e3 * value / steps for value in seconds["tutorial"]],
-        [1e3 * value / steps for value in seconds["project"]],
-        [1e3 * limit.least_seconds(products * product_seconds, copies) for product_seconds, copies in turns],
-    ]
+    def measure_steps(self, scale: Scale, training: Ratings, dim: int, batch_size: int) -> list[list[float]]:
+        """Milliseconds of a step in each round: the tutorial's, the project's, and the least that the machine needs."""
+        params = change_params({"model.embedding_dim": dim, "train.batch_size": batch_size, "train.threads": 1})
+        steps = min(scale.max_steps, scale.max_rows // batch_size)
+        rows = training[np.random.default_rng(0).integers(0, len(training), steps * batch_size)]
+        seconds = take_turns(
+            {
+                "tutorial": self.make_tutorial_epoch(params, training, rows),
+                "project": make_epoch(self.make_trainer(params, training), rows),
+                "product": self.make_product(scale.product_size),
+                "copies": limit.make_copies(limit.adam_bytes(params.model, training.user_count, training.book_count)),
+            },
+            scale.rounds,
+        )
+        products = batch_size * limit.product_flops(params.model) / (2 * scale.product_size**3)
+        turns = zip(seconds["product"], seconds["copies"], strict=True)
+        return [
+            [1e3 * value / steps for value in seconds["tutorial"]],
+            [1e3 * value / steps for value in seconds["project"]],
+            [1e3 * limit.least_seconds(products * product_seconds, copies) for product_seconds, copies in turns],
+        ]
 
 
 def make_epoch(trainer: Trainer, rows: Ratings) -> Epoch:

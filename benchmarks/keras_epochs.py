@@ -1,20 +1,10 @@
 """train-keras against `fit` as Keras's tutorials call it."""
 
-from pathlib import Path
-
 from benchmarks.epochs import Epoch, Framework
-from benchmarks.epochs import measure as measure_epochs
-from benchmarks.measure import Table
-from benchmarks.scale import Scale
 from stages.engines.keras import configure
 from stages.program.params import Params
 from stages.ratings.table import Ratings
 from stages.train_keras import KerasTrainer, build_model
-
-
-def measure(scale: Scale, work: Path) -> list[Table]:
-    """Both epochs, and their share of what TensorFlow's own matrix product reaches."""
-    return measure_epochs(FRAMEWORK, scale, work)
 
 
 def make_tutorial_epoch(params: Params, known: Ratings, rows: Ratings) -> Epoch:
@@ -36,3 +26,4 @@ def make_product(size: int) -> Epoch:
 
 
 FRAMEWORK = Framework("train-keras", "plain fit", KerasTrainer, make_tutorial_epoch, make_product)
+measure = FRAMEWORK.measure

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from benchmarks.processes import ROOT, run
 from stages.program.params import Params, load_params
@@ -25,13 +24,10 @@ def simulate(work: Path, users: int) -> Path:
     return path
 
 
-def write_params(folder: Path, ratings: Path) -> Path:
+def write_params(folder: Path, ratings: Path) -> None:
     """The project's parameters, but for the file of ratings."""
-    settings = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    settings["prepare"]["ratings"] = str(ratings.resolve())
-    path = folder / "params.yaml"
-    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
-    return path
+    params = change_params({"prepare.ratings": str(ratings.resolve())})
+    (folder / "params.yaml").write_text(params.model_dump_json(), encoding="utf-8")  # JSON is YAML
 
 
 def prepare_command(folder: Path) -> list[str]:

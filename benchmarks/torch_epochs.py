@@ -1,23 +1,13 @@
 """train-torch against the loop that PyTorch's tutorials show."""
 
-from pathlib import Path
-
 import torch
 from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.epochs import Epoch, Framework
-from benchmarks.epochs import measure as measure_epochs
-from benchmarks.measure import Table
-from benchmarks.scale import Scale
 from stages.program.params import Params
 from stages.ratings.table import Ratings
 from stages.train_torch import TorchTrainer, build_model
-
-
-def measure(scale: Scale, work: Path) -> list[Table]:
-    """Both epochs, and their share of what PyTorch's own matrix product reaches."""
-    return measure_epochs(FRAMEWORK, scale, work)
 
 
 def make_tutorial_epoch(params: Params, known: Ratings, rows: Ratings) -> Epoch:
@@ -49,3 +39,4 @@ def make_product(size: int) -> Epoch:
 
 
 FRAMEWORK = Framework("train-torch", "the DataLoader loop", TorchTrainer, make_tutorial_epoch, make_product)
+measure = FRAMEWORK.measure

@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m divergence", description=__doc__)
     parser.add_argument("one", type=Path, help="a program's record: .npz or .safetensors")
     parser.add_argument("other", type=Path, help="the other program's")
-    parser.add_argument("--mapping", type=Path, help='JSON: {"a weight of the one": "its name in the other", …}')
+    parser.add_argument("--mapping", type=Path, help='a JSON file: {"a weight of the one": "its name in the other", …}')
     given = parser.parse_args(arguments)
     try:
         mapping = read_mapping(given.mapping) if given.mapping else None

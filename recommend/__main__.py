@@ -28,11 +28,11 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     whom = parser.add_mutually_exclusive_group(required=True)
     whom.add_argument("--user", metavar="ID", help="a reader's id, as in the ratings file")
-    whom.add_argument("--users", type=Path, metavar="FILE", help="many readers: an id in each line; needs --output")
+    whom.add_argument("--users", type=file, metavar="FILE", help="many readers: an id in each line; needs --output")
     whom.add_argument("--all", action="store_true", help="every reader; needs --output")
     whom.add_argument(
         "--rated",
-        type=Path,
+        type=file,
         metavar="FILE",
         help="a reader who isn't in the ratings file: a CSV with the columns book (id or title) and stars",
     )
@@ -42,7 +42,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--min-ratings", type=positive, default=MIN_RATINGS, metavar="N",
         help="leave out books with fewer ratings (default: %(default)s)")  # fmt: skip
     add("--why", action="store_true", help="for each book, the nearest ones that the reader has rated")
-    add("--titles", type=Path, metavar="FILE", help="default: recommend.titles in params.yaml")
+    add("--titles", type=file, metavar="FILE", help="default: recommend.titles in params.yaml")
     add("--output", type=Path, metavar="FILE", help=f"write the list to a file: {', '.join(FILES)}")
     add("--html", type=Path, metavar="FILE", help="write a page about one reader")
     add("--project", type=Path, default=Path(), metavar="FOLDER", help="default: this folder")
@@ -60,6 +60,13 @@ def parse_arguments() -> argparse.Namespace:
     return asked
 
 
+def file(text: str) -> Path:
+    """A file that is there, or a pipe."""
+    if not Path(text).exists() or Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"there is no file {shorten(text, 200)}")
+    return Path(text)
+
+
 def positive(text: str) -> int:
     """A whole number from 1."""
     if not text.isdecimal() or not 0 < int(text) < 2**31:
@@ -73,6 +80,8 @@ def main() -> None:
     params = load_params(asked.project / "params.yaml")
     named = params.recommend.titles
     titles = asked.titles or (asked.project / named if named else None)
+    if titles and not titles.exists():
+        raise StageError(f"{asked.project / 'params.yaml'}: recommend.titles is {named!r}; there is no such file")
     library = read_library(asked.project, titles, params.recommend.columns)
     keys = [asked.model] if asked.model else WEIGHTS if asked.why or asked.like is not None else NAMES
     best = min(keys, key=lambda key: read_validation_loss(asked.project / "losses" / f"{key}.json"))
@@ -115,8 +124,12 @@ def main() -> None:
 
 def read_users(path: Path, library: Library) -> list[int]:
     """The numbers of the readers whose ids a file has, one in each line."""
-    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    users = [library.find_user(line) for line in lines if line.strip()]
+    users = []
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), 1):
+        try:
+            users += [library.find_user(line)] if line.strip() else []
+        except StageError as error:
+            raise StageError(f"{path}, line {number}: {error}") from error
     if not users:
         raise StageError(f"{path} names no reader; it should have an id in each line")
     return users

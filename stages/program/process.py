@@ -60,12 +60,14 @@ def parse_arguments(main: Callable[..., None]) -> dict[str, Any]:
     For a Section of settings the file that holds it is named, and is read.
 
     Raises:
-        StageError: settings that aren't valid.
+        StageError: settings that aren't valid, or one path for two options: one's file would replace the other's.
     """
     from stages.program.params import Section, load_settings  # not before signals are handled: it takes a while
 
     parser = argparse.ArgumentParser(
-        description=sys.modules[main.__module__].__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=sys.modules[main.__module__].__doc__,
+        epilog="dvc.yaml has the command with all options.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     for name, parameter in inspect.signature(main).parameters.items():
         kind, choices = parameter.annotation, None
@@ -77,7 +79,13 @@ def parse_arguments(main: Callable[..., None]) -> dict[str, Any]:
         default = None if required else parameter.default
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=kind, choices=choices, required=required, default=default)
-    return vars(parser.parse_args())
+    given = vars(parser.parse_args())
+    options: dict[Path, str] = {}
+    for name, value in given.items():
+        option = f"--{name.replace('_', '-')}"
+        if isinstance(value, Path) and (other := options.setdefault(value.resolve(), option)) != option:
+            raise StageError(f"{other} and {option} are both {value}; each needs a path of its own")
+    return given
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -55,9 +55,11 @@ def find_files(settings: Prepare) -> list[Path]:
 
     Raises:
         StageError: there is none.
+        OSError: a folder can't be read.
     """
     path = Path(settings.ratings)
     if path.is_dir():
+        next(path.iterdir(), None)  # where a folder can't be read, glob finds nothing in it
         listed = list(path.glob(settings.files))
     elif glob.has_magic(settings.ratings) and not path.exists():
         listed = [Path(name) for name in glob.glob(settings.ratings)]  # noqa: PTH207, Path's takes no absolute pattern

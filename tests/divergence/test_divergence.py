@@ -347,11 +347,15 @@ EVIDENCE = {
 }
 """What is said besides."""
 
+QUICK = ["embedding", "scale", "batch norm ε", "sum", "λ", "not cleared", "momentum", "ε"]
+"""A pair or two of each checkpoint; the others' tests are slow together."""
+
 
 def of(settings: Any, base: Program) -> Program:
     return settings if isinstance(settings, Program) else replace(base, **settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIRST_WEIGHTS)
 def test_first_weights_are_told_by_their_distribution(name: str, tmp_path: Path) -> None:
     first = compare(Program(), Program(prepare=fill(first_weight=FIRST_WEIGHTS[name])), tmp_path).findings[0]
@@ -361,7 +365,9 @@ def test_first_weights_are_told_by_their_distribution(name: str, tmp_path: Path)
     assert first.other.startswith(name)
 
 
-@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in PAIRS]
+)
 def test_a_pair_that_differs_in_one_convention_is_told_by_its_name(name: str, tmp_path: Path) -> None:
     left, right, checkpoint, here, there = PAIRS[name]
     one = of(left, Program())
@@ -375,6 +381,7 @@ def test_a_pair_that_differs_in_one_convention_is_told_by_its_name(name: str, tm
     assert name not in EVIDENCE or any(EVIDENCE[name] in line for line in first.evidence)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", [torch.float32, torch.float64])
 @pytest.mark.parametrize("optimizer", [sgd(momentum=0.9), adam(), adam(torch.optim.RMSprop), adam(torch.optim.Adagrad)])
 @pytest.mark.parametrize(("seed", "data_seed"), [(0, 1), (5, 1), (3, 4)])
@@ -405,6 +412,7 @@ def test_a_pair_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "there  Adam" in output
 
 
+@pytest.mark.slow
 def test_a_program_without_an_adapter_writes_its_own_record(tmp_path: Path) -> None:
     """Arrays by name in an .npz file, and nothing else: NumPy's own network of one layer."""
     random = np.random.default_rng(0)
@@ -450,6 +458,7 @@ def test_what_is_no_record_is_named(
         assert "no such file" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_mapping_pairs_what_names_and_shapes_do_not(tmp_path: Path) -> None:
     same, swapped = Program(), {"first.bias": "hidden.b", "last.weight": "out.w"}
     one = read_record(same.run(tmp_path / "one.npz"))

@@ -201,6 +201,7 @@ CASES: dict[str, tuple[Any, Any, list[tuple[str, str, str]]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_the_frameworks_optimisers_differ_in(name: str, tmp_path: Path) -> None:
     original, port, expected = CASES[name]

@@ -211,6 +211,7 @@ def test_rows_are_spoken_of_only_where_some_are_looked_up(tmp_path: Path) -> Non
     assert "rows" not in found.common_step
 
 
+@pytest.mark.slow
 def test_the_command_ends_quietly(tmp_path: Path) -> None:
     arrays: dict[str, Any] = {"1/weights/w": np.ones(2)}
     np.savez(tmp_path / "one.npz", **arrays)

@@ -265,6 +265,7 @@ REPORTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("report", REPORTS)
 def test_the_cause_of_a_public_report_is_named(report: str, tmp_path: Path) -> None:
     set_precision("float32")

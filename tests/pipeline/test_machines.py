@@ -135,6 +135,7 @@ def test_a_workflow_that_runs_the_code_of_a_pull_request_may_not_write(workflow:
     assert "pull_request_target" not in workflow.read_text()
 
 
+@pytest.mark.slow
 def test_the_comparison_shows_losses_parameters_and_pictures(tmp_path: Path) -> None:
     project = copy_project(tmp_path)
     edit_params(project, "epochs: 5", "epochs: 4")

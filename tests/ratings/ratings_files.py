@@ -1,6 +1,10 @@
 """What the tests of ratings files share: settings, and what was read, as plain rows."""
 
+import bz2
+import gzip
 import io
+import lzma
+from collections.abc import Callable
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,13 @@ from stages.ratings.checks import Source
 
 Row = tuple[Any, Any, float]
 COLUMNS = {"user": "user_id", "book": "book_id", "rating": "rating"}
+COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "zstd": lambda content: pa.Codec("zstd").compress(content, asbytes=True),
+    "lz4": lambda content: pa.Codec("lz4").compress(content, asbytes=True),
+}
 
 
 def prepare_settings(ratings: Path | str, **changes: Any) -> Prepare:

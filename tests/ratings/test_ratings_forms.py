@@ -1,11 +1,9 @@
 """Ratings files in the forms in which people have them: each read with its settings, or refused with what to do."""
 
-import bz2
 import gzip
 import io
 import itertools
 import json
-import lzma
 import re
 import tarfile
 import zipfile
@@ -23,7 +21,7 @@ from stages.ratings import files
 from stages.ratings.source import read_source
 from stages.ratings.table import write_parts
 from tests.project import ROOT
-from tests.ratings.ratings_files import parquet, prepare_settings, rows
+from tests.ratings.ratings_files import COMPRESSORS, parquet, prepare_settings, rows
 
 SHARED = ROOT.parent / "shared" / "files"
 
@@ -304,11 +302,7 @@ def as_parquet(table: Any = TABLE) -> bytes:
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "plain": bytes,
-    "gzip": gzip.compress,
-    "bz2": bz2.compress,
-    "xz": lzma.compress,
-    "zstd": lambda content: pa.Codec("zstd").compress(content, asbytes=True),
-    "lz4": lambda content: pa.Codec("lz4").compress(content, asbytes=True),
+    **COMPRESSORS,
     "zip": lambda content: zipped(ratings=content),  # type: ignore[arg-type]
 }
 SEPARATORS = (",", ";", "\t", "|", "::", " ")

@@ -1,6 +1,5 @@
 """Ratings files, right and wrong: what is read, what is refused, and in which words."""
 
-import bz2
 import csv
 import decimal
 import gzip
@@ -8,7 +7,6 @@ import io
 import math
 import os
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from hypothesis import strategies as st
 from stages.program.errors import StageError
 from stages.ratings import files
 from stages.ratings.source import read_source
-from tests.ratings.ratings_files import Row, parquet, prepare_settings, rows
+from tests.ratings.ratings_files import COMPRESSORS, Row, parquet, prepare_settings, rows
 
 HEADER = b"user_id,book_id,rating\n"
 GOOD = HEADER + b"".join(b"%d,%d,%d\n" % (row % 7, row % 11, row % 5 + 1) for row in range(40))
@@ -61,8 +59,7 @@ def write_parquet(folder: Path, **columns: Any) -> Path:
 READ: dict[str, tuple[bytes, list[Row]]] = {
     "plain": (HEADER + b"1,2,3\n4,5,4.5\n", [(1, 2, 3), (4, 5, 4.5)]),
     "other columns, in another order, and no line end at the end": (
-        "título,rating,x,book_id,user_id,x\nÑandú;,3,,2,0,".encode(),
-        [(0, 2, 3)],
+        "título,rating,x,book_id,user_id,x\nÑandú;,3,,2,0,".encode(), [(0, 2, 3)]
     ),
     "quoted fields": (b'"user_id","book_id","rating","title"\n"1","2","3","a, ""b"""\n', [(1, 2, 3)]),
     "quote inside a field": (b'user_id,book_id,rating,size\n1,2,3,5" disk\n', [(1, 2, 3)]),
@@ -85,20 +82,12 @@ READ: dict[str, tuple[bytes, list[Row]]] = {
     "a very long name": (HEADER + b"x" * 100_000 + b",2,3\n", [("x" * 100_000, 2, 3)]),
     "a quote in the last line": (b'user_id,book_id,rating,size\n1,2,3,7\n1,4,3,5" disk\n', [(1, 2, 3), (1, 4, 3)]),
     "a NUL byte in another column": (b"user_id,book_id,rating,t\n1,2,3,a\0b\n", [(1, 2, 3)]),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("content", "rows"), READ.values(), ids=READ)
 def test_reads(content: bytes, rows: list[Row], tmp_path: Path) -> None:
     assert read(write(tmp_path, content)) == rows
-
-
-COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
-    "gzip": gzip.compress,
-    "bz2": bz2.compress,
-    "zstd": lambda content: pa.Codec("zstd").compress(content, asbytes=True),
-    "lz4": lambda content: pa.Codec("lz4").compress(content, asbytes=True),
-}
 
 
 def test_reads_concatenated_gzip(tmp_path: Path) -> None:
@@ -119,16 +108,14 @@ REFUSED: dict[str, tuple[bytes, list[str]]] = {
     "empty but compressed": (gzip.compress(b""), ["is empty"]),
     "header only": (HEADER, ["has columns and no ratings"]),
     "column missing": (
-        b"user_id,rating\n1,2\n",
-        ["no column 'book_id'", "prepare.columns.book", "known: 'user_id', 'rating'"],
+        b"user_id,rating\n1,2\n", ["no column 'book_id'", "prepare.columns.book", "known: 'user_id', 'rating'"]
     ),
     "column misnamed": (
         b"User ID,book_id,rating\n1,2,3\n",
         ["'user_id'", 'did you mean {"user": "User ID", "book": "book_id", "rating": "rating"}?'],
     ),
     "column doubled": (
-        b"user_id,book_id,rating,rating\n1,2,3,4\n",
-        ["several columns 'rating' (prepare.columns.rating)"],
+        b"user_id,book_id,rating,rating\n1,2,3,4\n", ["several columns 'rating' (prepare.columns.rating)"]
     ),
     "header with blanks": (b"user_id, book_id, rating\n1, 2, 3\n", ['"book": " book_id", "rating": " rating"']),
     "not UTF-8, names": (HEADER + b"1,2,3\nbj\xf6rn,2,3\n", ["1 line not in UTF-8 (line 3)"]),
@@ -145,19 +132,16 @@ REFUSED: dict[str, tuple[bytes, list[str]]] = {
     "blanks in a line": (HEADER + b"1,2,3\n   \n1,2,3\n", ["fewer than 3 fields (line 3)"]),
     "id empty": (HEADER + b"1,2,3\n,2,3\n1,2,3\n", ["'user_id'", "1 value missing: '' (line 3)"]),
     "id missing": (
-        HEADER + b"1,2,3\nNaN,2,3\n#N/A,2,3\n",
-        ["'user_id'", "2 values missing: 'NaN', '#N/A' (lines 3, 4)"],
+        HEADER + b"1,2,3\nNaN,2,3\n#N/A,2,3\n", ["'user_id'", "2 values missing: 'NaN', '#N/A' (lines 3, 4)"]
     ),
     "id negative": (HEADER + b"1,2,3\n1,-2,3\n", ["'book_id'", "1 value negative or fractional: '-2' (line 3)"]),
     "id fractional": (HEADER + b"1.5,2,3\n2,2,3\n", ["'user_id'", "1 value negative or fractional: '1.5' (line 2)"]),
     "id in powers of ten": (HEADER + b"1.2E+11,2,3\n", ["'user_id'", "1 value in powers of ten: '1.2E+11' (line 2)"]),
     "id in powers of ten among names": (
-        HEADER + b"x,2,3\n9.78014E+12,2,3\n",
-        ["in powers of ten: '9.78014E+12' (line 3)"],
+        HEADER + b"x,2,3\n9.78014E+12,2,3\n", ["in powers of ten: '9.78014E+12' (line 3)"]
     ),
     "id missing among names": (
-        HEADER + b"x,2,3\nnan,2,3\n\\N,2,3\n",
-        ["2 values missing: 'nan', '\\\\N' (lines 3, 4)"],
+        HEADER + b"x,2,3\nnan,2,3\n\\N,2,3\n", ["2 values missing: 'nan', '\\\\N' (lines 3, 4)"]
     ),
     "id empty from Excel": (HEADER + b'"=""""",2,3\n', ["1 value missing: '=\"\"' (line 2)"]),
     "rating text": (HEADER + b"1,2,3\n1,3,good\n", ["'rating'", "1 value not a number: 'good' (line 3)"]),
@@ -172,8 +156,7 @@ REFUSED: dict[str, tuple[bytes, list[str]]] = {
         ["'rating'", "4 values off the scale 1 to 5: '0', '6', '7' (lines 2, 8, 9, …)"],
     ),
     "quote left open": (
-        b'user_id,book_id,rating,t\n1,2,3,"a\n4,5,1,b\n',
-        ["1 line with a quote that isn't closed", "line 2"],
+        b'user_id,book_id,rating,t\n1,2,3,"a\n4,5,1,b\n', ["1 line with a quote that isn't closed", "line 2"]
     ),
     "two quotes left open, rows between them": (
         b'user_id,book_id,rating,t\n1,2,3,"a\n4,5,1,b\n6,7,2,"c"\n',
@@ -188,7 +171,7 @@ REFUSED: dict[str, tuple[bytes, list[str]]] = {
         ["more than 131,072 characters (line"],
     ),
     "a long number that is none": (HEADER + b"1" * 100_000 + b"x,2," + b"0" * 30_000 + b"x\n", ["not a number: '000"]),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("content", "fragments"), REFUSED.values(), ids=REFUSED)
@@ -258,6 +241,15 @@ def test_refuses_a_file_that_it_may_not_read(tmp_path: Path, monkeypatch: pytest
     assert f"{path}: Permission denied" in refusal(path)
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read anything")
+def test_refuses_a_folder_that_it_may_not_read(tmp_path: Path) -> None:
+    write(tmp_path, GOOD)
+    tmp_path.chmod(0o300)
+    said = refusal(tmp_path)
+    tmp_path.chmod(0o700)
+    assert f"{tmp_path}: Permission denied (see prepare.ratings" in said
+
+
 PARQUET = parquet(
     {
         "user_id": [0, 1] * 20,
@@ -265,7 +257,7 @@ PARQUET = parquet(
         "rating": [row % 5 + 1.0 for row in range(40)],
     }
 )
-WHOLE = {name: compress(GOOD) for name, compress in COMPRESSORS.items()} | {"Parquet": PARQUET}
+WHOLE = {name: COMPRESSORS[name](GOOD) for name in ("gzip", "bz2", "zstd", "lz4")} | {"Parquet": PARQUET}
 
 
 @pytest.mark.parametrize("content", WHOLE.values(), ids=WHOLE)
@@ -411,7 +403,7 @@ def test_random_lines_are_read_or_refused(content: bytes, tmp_path: Path) -> Non
     assert_read_as_by_python_or_refused(write(tmp_path, HEADER + content))
 
 
-@pytest.mark.parametrize("chunk", [7, 30, 1 << 22])
+@pytest.mark.parametrize("chunk", [*(pytest.param(few, marks=pytest.mark.slow) for few in (7, 30)), 1 << 22])
 def test_random_quotes_and_line_ends_are_read_as_python_reads_them(
     chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

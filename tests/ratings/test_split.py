@@ -170,3 +170,8 @@ def test_the_stage_refuses_a_table_that_is_not_there(tmp_path: Path, monkeypatch
     with pytest.raises(StageError, match="is missing; run: dvc repro"):
         run_stage(tmp_path / "out", monkeypatch, tmp_path / "ratings.parquet")
     assert not (tmp_path / "out").exists()
+
+
+def test_one_path_for_two_tables_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(StageError, match=r"^--ratings and --train are both .*; each needs a path of its own$"):
+        run_stage(tmp_path, monkeypatch, ratings=tmp_path / "train.parquet")

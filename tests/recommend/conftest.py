@@ -9,7 +9,7 @@ import pytest
 from recommend.library import Library, read_library
 from stages.program.params import Params
 from stages.ratings.table import Ratings
-from tests.recommend.projects import FRAMEWORKS, train_project
+from tests.recommend.projects import train_project
 from tests.samples import change
 
 
@@ -18,7 +18,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, params: Params, parts: tup
     """Not to be changed."""
     train = {"epochs": 6, "batch_size": 16, "learning_rate": 0.01}
     settings = change(params, train=train, model={"output_bias": "mean"})
-    return train_project(tmp_path_factory.mktemp("trained"), settings, parts, FRAMEWORKS)
+    return train_project(tmp_path_factory.mktemp("trained"), settings, parts)
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ import pytest
 from recommend.library import Library
 from recommend.network import NAMES
 from stages.ratings.table import write_table
-from tests.project import ROOT, edit_params
-from tests.recommend.projects import answer, ask, refusal, write
+from tests.project import ROOT, edit_params, run
+from tests.recommend.projects import answer, refusal, write
 
 
 def test_answers_without_a_framework(trained: Path) -> None:
@@ -78,6 +78,8 @@ def test_many_readers_lists_are_each_ones_own(trained: Path, tmp_path: Path) -> 
     assert [row["reader"] for row in rows] == [1590] * 10 + [1000] * 10
     assert rows[10:] == [{"reader": 1000, **row} for row in json.loads(one.read_text())]
     assert "names no reader" in refusal(trained, "--users", write(tmp_path / "none.txt", "\n"), "--output", many)
+    unknown = write(tmp_path / "unknown.txt", "1590\n\nanna\n")
+    assert f"{unknown}, line 3: no reader 'anna'" in refusal(trained, "--users", unknown, "--output", many)
 
 
 def test_lists_books_with_enough_ratings_only(trained: Path, library: Library) -> None:
@@ -93,6 +95,9 @@ def test_titles_come_from_the_parameters(project: Path, titles: Path) -> None:
     shutil.copy(titles, project / "data" / "books.csv")
     edit_params(project, "  titles: null", "  titles: data/books.csv")
     assert "Books like The Hobbit — Author 1, by" in answer(project, "--like", "The Hobbit")
+    (project / "data" / "books.csv").unlink()
+    said = refusal(project, "--like", "The Hobbit")
+    assert said == f"{project}/params.yaml: recommend.titles is 'data/books.csv'; there is no such file"
     text = (project / "params.yaml").read_text()
     write(project / "params.yaml", text[: text.index("recommend:")])  # as before there was this section
     assert "Books like book b007, by" in answer(project, "--like", "b007")
@@ -122,13 +127,23 @@ USAGE: dict[str, list[str]] = {
     "a file of another kind": ["--user", "1", "--output", "list.xlsx"],
     "a page about many": ["--all", "--output", "x.csv", "--html", "x.html"],
     "no books": ["--user", "1", "--count", "0"],
+    "a file that is not there": ["--rated", "mine.csv"],
     "vectors of biases": ["--like", "b007", "--model", "biases"],
     "reasons without a reader": ["--like", "b007", "--why"],
 }
 
 
 @pytest.mark.parametrize("arguments", USAGE.values(), ids=USAGE)
-def test_refuses_a_command_that_makes_no_sense(arguments: list[str], trained: Path) -> None:
-    done = ask(trained, *arguments)
-    assert done.returncode == 2
-    assert "usage: python -m recommend" in done.stderr
+def test_refuses_a_command_that_makes_no_sense(
+    arguments: list[str], trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        answer(trained, *arguments)
+    assert caught.value.code == 2
+    assert "usage: python -m recommend" in capsys.readouterr().err
+
+
+def test_a_mistake_ends_with_one_line(trained: Path) -> None:
+    done = run(ROOT, sys.executable, "-m", "recommend", "--project", str(trained), "--user", "nobody", check=False)
+    assert (done.returncode, done.stdout.count("\n")) == (1, 1)
+    assert done.stdout.startswith("error: no reader 'nobody' in these ratings")

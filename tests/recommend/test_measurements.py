@@ -55,7 +55,7 @@ def test_prints_what_lists_are_worth(
 def test_fits_readers_who_were_held_out(
     trained: Path, library: Library, params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(list_settings, "HELD_OUT", 20)
+    monkeypatch.setattr(list_settings, "HELD_OUT", 8)
     test = read_ratings(trained / "data" / "test.parquet")
     lines = [*list_settings.hold_out_readers(read_network("pytorch", trained, library), params, library, test)]
     losses = [float(line.split("test ")[1].partition(",")[0]) for line in lines]

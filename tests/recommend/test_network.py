@@ -1,5 +1,6 @@
 """Predictions equal the frameworks', a new reader's vector is a minimum, and weights that don't fit are refused."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
+import torch
 
 from recommend.library import Library, read_library
-from recommend.network import Floats, read_network
+from recommend.network import WEIGHTS, Floats, read_network
 from stages import train_baselines
 from stages.program.params import Params
 from stages.ratings.table import Ratings, read_ratings, write_ratings
-from tests.recommend.projects import FRAMEWORKS, refusal, train_project
+from stages.train_keras import KerasTrainer
+from stages.train_torch import TorchTrainer
+from tests.recommend.projects import FRAMEWORKS, refusal, write_tables
 from tests.samples import change
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -25,25 +29,13 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
-def framework_predictions(key: str, params: Params, parts: tuple[Ratings, ...], project: Path) -> Floats:
-    """What the framework itself predicts for the test rows with the stored weights."""
-    books, users = parts[2].books, parts[2].users
-    if key == "pytorch":
-        import torch
-        from safetensors.torch import load_file
-
-        from stages.train_torch import build_model
-
-        model = build_model(params, parts[0])
-        model.load_state_dict(load_file(project / "models" / "pytorch.safetensors"))
-        with torch.no_grad():
-            predictions: Floats = model(torch.tensor(books).long(), torch.tensor(users).long()).numpy()
-        return predictions
-    from stages.train_keras import KerasTrainer
-
-    keras_model = KerasTrainer(params, parts[0]).model
-    keras_model.load_weights(project / "models" / "keras.weights.h5")
-    return np.asarray(keras_model.predict([books, users], verbose=0))[:, 0]
+def framework_predictions(key: str, trainer: Any, rows: Ratings) -> Floats:
+    """What the framework itself predicts."""
+    if key == "keras":
+        return np.asarray(trainer.model([rows.books, rows.users]))[:, 0]
+    books, users = (torch.tensor(column).long() for column in (rows.books, rows.users))
+    predictions: Floats = trainer.model(books, users).numpy(force=True)
+    return predictions
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
@@ -57,11 +49,17 @@ def test_predicts_what_the_framework_predicts(
     parts: tuple[Ratings, Ratings, Ratings],
     tmp_path: Path,
 ) -> None:
-    chosen = change(params, model=model, train={"epochs": 1, "precision": precision})
-    project = train_project(tmp_path, chosen, parts, [key])
-    expected = framework_predictions(key, chosen, parts, project)
+    """With weights drawn at random, whether a training would come to such or not."""
+    chosen, random = change(params, model=model, train={"precision": precision}), np.random.default_rng(0)
+    write_tables(tmp_path, chosen, parts)
+    trainer: Any = (TorchTrainer if key == "pytorch" else KerasTrainer)(chosen, parts[0])
+    trainer.set_weights([random.normal(0, 0.2, old.shape).astype(old.dtype) for old in trainer.get_weights()])
+    (tmp_path / "models" / WEIGHTS[key]).write_bytes(trainer.save())
+    val_loss = np.mean((framework_predictions(key, trainer, parts[1]) - parts[1].stars) ** 2).item()
+    (tmp_path / "losses" / f"{key}.json").write_text(json.dumps({"val_loss": val_loss}))
+    expected = framework_predictions(key, trainer, parts[2])
 
-    network = read_network(key, project, read_library(project))
+    network = read_network(key, tmp_path, read_library(tmp_path))
 
     tolerance = 1e-5 if precision == "float32" else 1e-12
     assert network.book_vectors.dtype == expected.dtype == precision

@@ -33,9 +33,12 @@ class Plain(nn.Module):
         self.dense = nn.Sequential(*(layers or (nn.Linear(2 * DIM, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU())))
         self.last = nn.Linear(8, 1)
 
-    def forward(self, books: Tensor, users: Tensor) -> Tensor:
-        stars: Tensor = self.last(self.dense(torch.cat([self.books(books), self.users(users)], dim=1))).squeeze(1)
+    def rate(self, *vectors: Tensor) -> Tensor:
+        stars: Tensor = self.last(self.dense(torch.cat([*vectors], dim=1))).squeeze(1)
         return stars
+
+    def forward(self, books: Tensor, users: Tensor) -> Tensor:
+        return self.rate(self.books(books), self.users(users))
 
 
 class ThirdTable(Plain):
@@ -46,36 +49,27 @@ class ThirdTable(Plain):
         self.moods = nn.Embedding(USERS, 3)
 
     def forward(self, books: Tensor, users: Tensor) -> Tensor:
-        vectors = torch.cat([self.books(books), self.users(users), self.moods(users)], dim=1)
-        stars: Tensor = self.last(self.dense(vectors)).squeeze(1)
-        return stars
+        return self.rate(self.books(books), self.users(users), self.moods(users))
 
 
 class ThreeInputs(ThirdTable):
     def forward(self, books: Tensor, users: Tensor, moods: Tensor | None = None) -> Tensor:
-        moods = users if moods is None else moods
-        vectors = torch.cat([self.books(books), self.users(users), self.moods(moods)], dim=1)
-        stars: Tensor = self.last(self.dense(vectors)).squeeze(1)
-        return stars
+        return self.rate(self.books(books), self.users(users), self.moods(users if moods is None else moods))
 
 
 class SharedTable(Plain):
     def forward(self, books: Tensor, users: Tensor) -> Tensor:
-        stars: Tensor = self.last(self.dense(torch.cat([self.users(books), self.users(users)], dim=1))).squeeze(1)
-        return stars
+        return self.rate(self.users(books), self.users(users))
 
 
 class SharedLayer(Plain):
     def forward(self, books: Tensor, users: Tensor) -> Tensor:
-        vectors = self.dense(torch.cat([self.books(books), self.users(users)], dim=1))
-        stars: Tensor = self.last(self.dense(vectors)).squeeze(1)
-        return stars
+        return self.rate(self.dense(torch.cat([self.books(books), self.users(users)], dim=1)))
 
 
 class OtherOrder(Plain):
     def forward(self, books: Tensor, users: Tensor) -> Tensor:
-        stars: Tensor = self.last(self.dense(torch.cat([self.users(users), self.books(books)], dim=1))).squeeze(1)
-        return stars
+        return self.rate(self.users(users), self.books(books))
 
 
 class Scaled(Plain):
@@ -95,45 +89,25 @@ class PartlyWithoutGradients(Plain):
     def forward(self, books: Tensor, users: Tensor) -> Tensor:
         with torch.no_grad():
             of_books = self.books(books)
-        stars: Tensor = self.last(self.dense(torch.cat([of_books, self.users(users)], dim=1))).squeeze(1)
-        return stars
+        return self.rate(of_books, self.users(users))
 
 
-def overridden() -> Plain:
-    model = Plain()
+def changed(change_model: Callable[[Plain], object]) -> Callable[[], Plain]:
+    def make() -> Plain:
+        model = Plain()
+        change_model(model)
+        return model
+
+    return make
+
+
+def override_forward(model: Plain) -> None:
     plain_forward = model.forward
     model.forward = lambda books, users: plain_forward(books, users) * 2  # type: ignore[method-assign]
-    return model
 
 
-def hooked_parameter() -> Plain:
-    model = Plain()
-    model.last.weight.register_hook(lambda gradient: gradient * 2)
-    return model
-
-
-def hooked_container() -> Plain:
-    model = Plain()
-    model.dense.register_forward_hook(lambda module, inputs, output: output * 2)
-    return model
-
-
-def frozen() -> Plain:
-    model = Plain()
-    model.dense[0].requires_grad_(False)
-    return model
-
-
-def hooked() -> Plain:
-    model = Plain()
-    model.dense[0].register_forward_hook(lambda module, inputs, output: output * 2)
-    return model
-
-
-def padded() -> Plain:
-    model = Plain()
+def pad(model: Plain) -> None:
     model.users = nn.Embedding(USERS, DIM, padding_idx=3)
-    return model
 
 
 def tied() -> Plain:
@@ -142,8 +116,8 @@ def tied() -> Plain:
     return model
 
 
-def without_bias() -> Plain:
-    return Plain(nn.Linear(2 * DIM, 8, bias=False), nn.ReLU())
+def double_output(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+    return output * 2
 
 
 def first() -> nn.Linear:
@@ -168,14 +142,14 @@ UNKNOWN: dict[str, Callable[[], nn.Module]] = {
     "another order": OtherOrder,
     "scaled output": Scaled,
     "depends on values": DependsOnValues,
-    "frozen": frozen,
-    "hooked": hooked,
-    "padding": padded,
-    "no bias": without_bias,
+    "frozen": changed(lambda model: model.dense[0].requires_grad_(False)),
+    "hooked": changed(lambda model: model.dense[0].register_forward_hook(double_output)),
+    "padding": changed(pad),
+    "no bias": lambda: Plain(nn.Linear(2 * DIM, 8, bias=False), nn.ReLU()),
     "partly without gradients": PartlyWithoutGradients,
-    "overridden": overridden,
-    "a hooked parameter": hooked_parameter,
-    "a hooked container": hooked_container,
+    "overridden": changed(override_forward),
+    "a hooked parameter": changed(lambda model: model.last.weight.register_hook(lambda gradient: gradient * 2)),
+    "a hooked container": changed(lambda model: model.dense.register_forward_hook(double_output)),
 }
 
 
@@ -317,10 +291,15 @@ def test_the_trainers_network_is_one_that_the_engine_knows(params: Params) -> No
     assert isinstance(trainer.model.dense[0], nn.Linear)
 
 
-@pytest.mark.parametrize("row", [BOOKS, -1])
-def test_an_id_out_of_range_is_no_other_tables_row(row: int) -> None:
+def accelerated() -> Plain:
     model = Plain()
     accelerate(model, AdamByConventions(model.parameters(), LEARNING_RATE, OWN))
+    return model
+
+
+@pytest.mark.parametrize("row", [BOOKS, -1])
+def test_an_id_out_of_range_is_no_other_tables_row(row: int) -> None:
+    model = accelerated()
 
     with pytest.raises(IndexError):
         model(torch.tensor([row]), torch.tensor([0]))
@@ -354,8 +333,7 @@ def add_hook(model: Plain) -> None:
     "change_model", [forget_gradient, replace_values, replace_layer, freeze, change_dtype, add_hook]
 )
 def test_a_change_that_the_engine_would_not_see_is_refused(change_model: Callable[[Plain], None]) -> None:
-    model = Plain()
-    accelerate(model, AdamByConventions(model.parameters(), LEARNING_RATE, OWN))
+    model = accelerated()
     change_model(model)
 
     with pytest.raises(RuntimeError, match="changed after `accelerate`"):
@@ -363,8 +341,7 @@ def test_a_change_that_the_engine_would_not_see_is_refused(change_model: Callabl
 
 
 def test_a_copy_is_a_model_of_its_own() -> None:
-    model = Plain()
-    accelerate(model, AdamByConventions(model.parameters(), LEARNING_RATE, OWN))
+    model = accelerated()
     copied = copy.deepcopy(model)
     torch.nn.init.zeros_(copied.last.weight)
     torch.nn.init.zeros_(copied.last.bias)
@@ -382,8 +359,7 @@ def test_an_optimiser_of_some_parameters_is_left_alone() -> None:
 
 
 def test_ids_that_change_before_the_backward_pass_are_refused() -> None:
-    model = Plain()
-    accelerate(model, AdamByConventions(model.parameters(), LEARNING_RATE, OWN))
+    model = accelerated()
     books = torch.tensor([0, 1])
     loss = model(books, torch.tensor([0, 1])).sum()
     books.add_(1)
@@ -393,8 +369,7 @@ def test_ids_that_change_before_the_backward_pass_are_refused() -> None:
 
 
 def test_a_second_derivative_is_refused() -> None:
-    model = Plain()
-    accelerate(model, AdamByConventions(model.parameters(), LEARNING_RATE, OWN))
+    model = accelerated()
     loss = model(torch.tensor([0]), torch.tensor([0])).sum()
     books = model.books.weight
 

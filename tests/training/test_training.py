@@ -29,6 +29,8 @@ Parts = tuple[Ratings, Ratings, Ratings]
 Weights = list[NDArray[np.floating]]
 SIDES = ("torch", "keras")
 TRAINERS: list[Any] = [TorchTrainer, KerasTrainer]
+KERAS_IF_SLOW = [TorchTrainer, pytest.param(KerasTrainer, marks=pytest.mark.slow)]
+"""Where what is shown is what `fit` does, which is the same for both, and takes Keras seconds."""
 
 
 def follow(params: Params, side: str, **train: object) -> Params:
@@ -77,19 +79,20 @@ def test_float64_agrees_to_the_last_digits(params: Params, side: str) -> None:
         np.testing.assert_allclose(torch_weight, keras_weight, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("trainer", TRAINERS)
+@pytest.mark.parametrize("trainer", KERAS_IF_SLOW)
 def test_averaging_keeps_the_mean_and_leaves_the_training_alone(params: Params, parts: Parts, trainer: Any) -> None:
-    def weights_and_curve(**settings: object) -> tuple[Weights, LossCurve]:
-        curve, weights = train(trainer, follow(params, "keras", precision="float64", **settings), parts[0], parts[1])
-        assert curve.best.epoch == len(curve.epochs), "an earlier epoch's weights were kept: this shows nothing"
-        return weights, curve
+    plain, averaging = (
+        follow(params, "keras", precision="float64", epochs=2, average_epochs=averages) for averages in (False, True)
+    )
+    trained, averaged = trainer(plain, parts[0]), trainer(averaging, parts[0])
+    ends: list[Weights] = []  # of the epochs
+    curve = fit(trained, *parts[:2], plain.train, after_epoch=lambda _: ends.append(trained.get_weights()))
+    of_averages = fit(averaged, *parts[:2], averaging.train)
 
-    one, two = weights_and_curve(epochs=1), weights_and_curve(epochs=2)
-    averaged = weights_and_curve(epochs=2, average_epochs=True)
-
-    for first, second, mean in zip(one[0], two[0], averaged[0], strict=True):
+    assert of_averages.best.epoch == 2, "the first epoch's weights were kept: this shows nothing"
+    for first, second, mean in zip(*ends, averaged.get_weights(), strict=True):
         np.testing.assert_allclose(mean, (first + second) / 2, rtol=0, atol=1e-12)
-    assert [epoch.train_loss for epoch in averaged[1].epochs] == [epoch.train_loss for epoch in two[1].epochs]
+    assert [epoch.train_loss for epoch in of_averages.epochs] == [epoch.train_loss for epoch in curve.epochs]
 
 
 @pytest.mark.slow
@@ -143,14 +146,14 @@ def test_goodbooks_shows_the_gap_that_people_see(params: Params) -> None:
     assert biases == pytest.approx(0.70, abs=0.01)
 
 
-@pytest.mark.parametrize("trainer", TRAINERS)
+@pytest.mark.parametrize("trainer", KERAS_IF_SLOW)
 def test_the_kept_weights_are_the_best_epochs(params: Params, parts: Parts, trainer: Any) -> None:
     training, validation, _ = parts
-    chosen = change(params, train={"batch_size": 32, "epochs": 12, "learning_rate": 0.03})
+    chosen = change(params, train={"batch_size": 32, "epochs": 9, "learning_rate": 0.03})
     trained = trainer(chosen, training)
     curve = fit(trained, training, validation, chosen.train)
 
-    assert curve.best.epoch < 12, "the last epoch must not be the best, or this shows nothing"
+    assert curve.best.epoch < 9, "the last epoch must not be the best, or this shows nothing"
     assert curve.best.val_loss == min(epoch.val_loss for epoch in curve.epochs)
     assert trained.evaluate(validation) == pytest.approx(curve.best.val_loss, abs=1e-6)
 
@@ -216,7 +219,7 @@ def test_ratings_survive_their_file(tmp_path: Path) -> None:
         np.testing.assert_array_equal(left, right)
 
 
-@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("side", ["torch", pytest.param("keras", marks=pytest.mark.slow)])
 def test_the_settings_for_accuracy_agree_too(params: Params, parts: Parts, side: str) -> None:
     """Averaged weights and an output bias at the mean: the same in both frameworks, and another result than without."""
     plain = follow(params, side, precision="float64", epochs=3)
