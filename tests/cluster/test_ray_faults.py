@@ -108,7 +108,7 @@ def test_a_killed_reader_changes_nothing(project: Path, start: Start) -> None:
     command = stage_command(project, "prepare-ratings")
     running = start(project, *command)
     for _ in range(2):
-        wait_until(lambda: workers_of(running, b"_call_in"), 120)
+        wait_until(lambda: bool(workers_of(running, b"_call_in")), 120)
         os.kill(workers_of(running, b"_call_in")[-1], signal.SIGKILL)
     assert running.process.wait(240) == 0, running.output
     there = (project / "data" / "ratings.parquet").read_bytes()
