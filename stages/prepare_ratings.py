@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from stages.engines.cluster import engine_of
 from stages.engines.here import HERE, Engine
@@ -17,7 +15,7 @@ from stages.program.errors import StageError, shorten
 from stages.program.params import Params, Prepare
 from stages.program.process import run_stage
 from stages.ratings.checks import PLAIN_NUMBER, Source
-from stages.ratings.parts import EXAMPLES, Repeats, count_books, divide, drop_rare, look_at, renumber, settle
+from stages.ratings.parts import EXAMPLES, Repeats, count_books, divide, drop_rare, renumber, settle, summarise
 from stages.ratings.source import read_source
 from stages.ratings.table import write_parts, write_table
 
@@ -56,37 +54,33 @@ def prepare(source: Source, settings: Prepare, engine: Engine = HERE) -> Prepare
     """Settle duplicates, apply the minimum counts, and number users and books from 0 in the order of their ids.
 
     Args:
-        source: the rows, which that engine keeps.
+        source: the rows, which that engine keeps, and which are taken out of it.
         settings: how.
         engine: where it is done.
 
     Raises:
         StageError: duplicates where `on_duplicate` is `error`, or minimum counts that leave nothing.
     """
-    users, user_ids = number_ids(source.user_ids)
-    books, book_ids = number_ids(source.book_ids)
+    user_ids, book_ids = source.user_ids, source.book_ids
     steps = [Step("read", source.rows + sum(source.left_out.values()), len(user_ids), len(book_ids))]
 
-    # Each part has all rows of some users: so the parts share nothing but the counts of books.
-    bounds = len(user_ids) * np.arange(1, engine.parts) // engine.parts
-    divided = engine.starmap(divide, zip(source.parts, users, books, repeat(bounds)), engine.parts)
-    pieces_of_parts = zip(*divided, strict=True)
-    settled = engine.starmap(settle, ((settings.on_duplicate, *pieces) for pieces in pieces_of_parts), 2)
-    parts, repeats = zip(*settled, strict=True)
-    again = count_repeats([*map(engine.get, repeats)], settings.on_duplicate, user_ids, book_ids)
+    parts, repeats = settle_duplicates(source, settings.on_duplicate, engine)
+    again = count_repeats(repeats, settings.on_duplicate, user_ids, book_ids)
     steps.append(Step("one rating per user and book", source.rows - again, len(user_ids), len(book_ids)))
 
-    parts = enough_ratings(parts, len(book_ids), settings, engine)
-    contents = [*map(engine.get, engine.starmap(look_at, ((part, len(user_ids), len(book_ids)) for part in parts)))]
-    stars: Counter[float] = sum((part.stars for part in contents), Counter())
+    drop_until_enough(parts, len(book_ids), settings, engine)
+    kept_users, kept_books = np.zeros(len(user_ids), np.bool_), np.zeros(len(book_ids), np.bool_)
+    stars: Counter[float] = Counter()
+    for summary in map(engine.get, engine.starmap(summarise, zip(parts))):
+        kept_users[summary.users] = True
+        kept_books[summary.books] = True
+        stars += summary.stars
     if not stars:
         raise StageError(
             f"no rating is left of {source.rows:,}: prepare.min_ratings_per_user "
             f"{settings.min_ratings_per_user} and prepare.min_ratings_per_book {settings.min_ratings_per_book} "
             "are more than this file has"
         )
-    kept_users = np.logical_or.reduce([part.users for part in contents])
-    kept_books = np.logical_or.reduce([part.books for part in contents])
     numbers = [engine.share(np.cumsum(kept, dtype=np.int32) - 1) for kept in (kept_users, kept_books)]
     steps.append(Step("enough ratings each", stars.total(), int(kept_users.sum()), int(kept_books.sum())))
     return Prepared(
@@ -100,18 +94,15 @@ def prepare(source: Source, settings: Prepare, engine: Engine = HERE) -> Prepare
     )
 
 
-def number_ids(ids: list[pa.Array]) -> tuple[list[NDArray[np.int32]], pa.Array]:
-    """Number the different ids from 0 in ascending order: the numbers of each list's, and the ids by number."""
-    together = pa.concat_arrays(ids)
-    if pa.types.is_integer(together.type):
-        distinct, numbers = np.unique(together, return_inverse=True)
-    else:
-        encoded = together.dictionary_encode()
-        ascending = pc.sort_indices(encoded.dictionary).to_numpy()
-        distinct = encoded.dictionary.take(pa.array(ascending))
-        numbers = np.argsort(ascending)[encoded.indices]
-    ends = np.cumsum([*map(len, ids)])
-    return np.split(numbers.astype(np.int32), ends[:-1]), pa.array(distinct)
+def settle_duplicates(source: Source, on_duplicate: str, engine: Engine) -> tuple[list[Any], list[Repeats]]:
+    """Divide the rows into parts, each with all rows of some users, and settle each; what each had more than once."""
+    bounds = len(source.user_ids) * np.arange(1, engine.part_count) // engine.part_count
+    arguments = zip(source.files, source.users, source.books, repeat(bounds), strict=False)
+    pieces_of_parts = zip(*engine.starmap(divide, arguments, engine.part_count), strict=True)
+    source.files.clear()  # to free their memory
+    settled = engine.starmap(settle, ((on_duplicate, *pieces) for pieces in pieces_of_parts), 2)
+    parts, repeats = zip(*settled, strict=True)
+    return [*parts], [*map(engine.get, repeats)]
 
 
 def count_repeats(repeats: list[Repeats], on_duplicate: str, user_ids: pa.Array, book_ids: pa.Array) -> int:
@@ -131,16 +122,17 @@ def count_repeats(repeats: list[Repeats], on_duplicate: str, user_ids: pa.Array,
     return rows
 
 
-def enough_ratings(parts: tuple[Any, ...], book_count: int, settings: Prepare, engine: Engine) -> tuple[Any, ...]:
-    """The most rows whose users and books all have their minimum count among these very rows."""
+def drop_until_enough(parts: list[Any], book_count: int, settings: Prepare, engine: Engine) -> None:
+    """Leave the most rows whose users and books all have their minimum count among these very rows."""
     while True:
         counts = sum(map(engine.get, engine.starmap(count_books, ((part, book_count) for part in parts))))
         enough = engine.share(counts >= settings.min_ratings_per_book)
         minimum = settings.min_ratings_per_user
-        kept, dropped = zip(*engine.starmap(drop_rare, ((part, minimum, enough) for part in parts), 2), strict=True)
-        if not sum(map(engine.get, dropped)):
-            return parts
-        parts = kept
+        left = [*engine.starmap(drop_rare, ((part, minimum, enough) for part in parts), 2)]
+        dropped = [engine.get(count) for _, count in left]
+        if not any(dropped):
+            return
+        parts[:] = [rows if count else part for part, (rows, _), count in zip(parts, left, dropped, strict=True)]
 
 
 def report(path: str, prepared: Prepared) -> str:

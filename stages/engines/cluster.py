@@ -21,10 +21,8 @@ from stages.program.errors import StageError, shorten
 from stages.program.params import Params
 from stages.program.process import last_acts, stop_on_signals
 
-AHEAD = 2
-"""Calls for each worker that are handed out before the first one's value is asked for."""
-PARTS = 4
-"""Parts of a table for each worker, which has one or two of them in its own memory at a time."""
+PARTS, MAX_PARTS = 4, 256
+"""Parts of a table for each worker, which has one of them in its own memory at a time; and for all."""
 
 OWN_CLUSTER = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux, too: only then does Ray stay on loopback
@@ -38,7 +36,7 @@ ADVICE = {
     "ConnectionError": "no cluster that takes the token in RAY_AUTH_TOKEN or ~/.ray/auth_token; is it up (ray start)?",
     "ObjectStoreFullError": "its object store is full; ray start --object-store-memory gives it more",
     "OutOfDiskError": "its object store is full, and so is the disk on which it goes on",
-    "OutOfMemoryError": "a machine's memory is full; fewer ray.workers or a smaller model would do",
+    "OutOfMemoryError": "a machine's memory is full; fewer ray.workers take less to train, smaller files to read",
 }
 """What to do, by Ray's names of errors."""
 
@@ -59,21 +57,25 @@ class OnRay:
     """The workers of a cluster: what they keep is in Ray's object store, which goes on on the disk when it is full."""
 
     def __init__(self, ray: Any, workers: int) -> None:
-        self.parts, self._ahead = PARTS * workers, AHEAD * workers
-        self._ray, self._folder = ray, Path.cwd()
+        self.part_count = min(PARTS * workers, MAX_PARTS)
+        self._ray, self._workers, self._folder = ray, workers, Path.cwd()
         self.get, self.share = result_of, ray.put
 
     def starmap(
         self, function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]], pieces: int = 1
     ) -> Iterator[Any]:
-        """Have the function called, a few calls ahead of those whose values are asked for."""
+        """Have as many calls made at the same time as there are workers."""
         task = self._ray.remote(num_returns=pieces)(_call_in)
-        waiting: deque[Any] = deque()
+        running: list[Any] = []
+        kept: deque[Any] = deque()
         for each in arguments:
-            waiting.append(task.remote(self._folder, function, *each))
-            if len(waiting) > self._ahead:
-                yield waiting.popleft()
-        yield from waiting
+            if len(running) == self._workers:
+                _, running = self._ray.wait(running, num_returns=1, fetch_local=False)
+            kept.append(task.remote(self._folder, function, *each))
+            running.append(kept[-1] if pieces == 1 else kept[-1][0])
+            if len(kept) > self._workers:
+                yield kept.popleft()
+        yield from kept
 
 
 def _call_in(folder: Path, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -137,7 +139,9 @@ def _load() -> Any:
 
 
 def _join(ray: Any, options: dict[str, Any]) -> None:
-    code = {"py_modules": [str(STAGES)], "env_vars": {"CUDA_VISIBLE_DEVICES": ""}}
+    # Left alone, Ray sends values under 100 kB to this process to keep: with many files that is the whole table.
+    settings = {"CUDA_VISIBLE_DEVICES": "", "RAY_max_direct_call_object_size": "1000"}
+    code = {"py_modules": [str(STAGES)], "env_vars": settings}
     host, _, port = options["address"].rpartition(":")
     try:
         if host:  # Ray itself would look for it for minutes

@@ -9,10 +9,10 @@ class Engine(Protocol):
     """Calls functions, and keeps what they return where it came to be until it is asked for.
 
     Attributes:
-        parts: in how many parts it keeps a large table.
+        part_count: in how many parts it keeps a table.
     """
 
-    parts: int
+    part_count: int
 
     def starmap(
         self, function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]], pieces: int = 1
@@ -32,7 +32,7 @@ class Engine(Protocol):
 class Here:
     """This process."""
 
-    parts = 1
+    part_count = 1
 
     def starmap(
         self, function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]], pieces: int = 1

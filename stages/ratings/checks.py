@@ -69,15 +69,19 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """The checked rows of all files."""
+    """The checked rows of all files.
 
-    parts: list[Any]
+    The ids are in ascending order: whole numbers from 0 where all of the column are such, else texts as in the files.
+    """
+
+    files: list[Any]
     """Each file's rows, as an engine keeps them: `Ratings` whose users and books have numbers of the file's own."""
-    user_ids: list[pa.Array]
-    """The ids by number, for each file: whole numbers from 0 where all ids of the column are such, else texts as in
-    the files."""
-    book_ids: list[pa.Array]
+    users: list[NDArray[np.int32]]
+    """For each file, by its own number of a user (m,): the place in `user_ids`."""
+    books: list[NDArray[np.int32]]
     """Likewise."""
+    user_ids: pa.Array
+    book_ids: pa.Array
     rows: int
     """How many there are in all."""
     left_out: dict[str, int]
@@ -103,7 +107,7 @@ class _Ids(_Column):
 
     def __init__(self) -> None:
         super().__init__()
-        self.pieces: list[Numbers] = [np.array([], np.uint32)]
+        self.pieces: list[Numbers] = []
         self._codes: dict[str, int] = {}
 
     def encode(self, column: pa.Array) -> Numbers:
@@ -128,7 +132,7 @@ class _Ids(_Column):
 
     def number(self) -> NDArray[np.int32]:
         """Each row's number (n,), from 0; in place of the rows the different ones remain, by number."""
-        codes = np.concatenate(self.pieces)
+        codes = np.concatenate([np.array([], np.uint32), *self.pieces])
         self.pieces.clear()  # to free their memory
         numbers, distinct = number_codes(codes)
         self.pieces.append(distinct)
@@ -145,18 +149,25 @@ class _Ids(_Column):
         """Whether any text is neither missing nor a number."""
         return not all(text.strip() in MISSING or NUMBER.fullmatch(text.strip()) for text in self.texts.values())
 
-    def finish(self) -> list[pa.Array]:
-        """Each piece's ids: numbers where all are plain, but for blanks around them; else texts."""
-        codes = np.concatenate(self.pieces)
+    def finish(self) -> tuple[list[NDArray[np.int32]], pa.Array]:
+        """All ids in ascending order: numbers where all are plain, but for blanks around them; else texts.
+
+        Before them, for each piece, where its ids are among them.
+        """
+        numbers, codes = number_codes(np.concatenate(self.pieces))
         ids = pa.array(codes)
         if codes.min(initial=0) < 0:
-            encoded = ids.dictionary_encode()
-            texts = [self.texts.get(code, str(code)) for code in encoded.dictionary.to_pylist()]
+            texts = [self.texts.get(code, str(code)) for code in codes.tolist()]
             plain = [text.strip(" \t") for text in texts]
             all_plain = all(PLAIN_NUMBER.fullmatch(text) and int(text) < 2**63 for text in plain)
-            ids = pa.array([*map(int, plain)] if all_plain else texts).take(encoded.indices)
+            ids = pa.array([*map(int, plain)] if all_plain else texts)
+        if pa.types.is_integer(ids.type):
+            ids, places = np.unique(ids, return_inverse=True)  # where blanks are around it, a number may be there twice
+        else:
+            ascending = pc.sort_indices(ids)
+            ids, places = ids.take(ascending), np.argsort(ascending)
         ends = np.cumsum([len(piece) for piece in self.pieces])
-        return [ids[end - len(piece) : end] for piece, end in zip(self.pieces, ends, strict=True)]
+        return np.split(places.astype(np.int32)[numbers], ends[:-1]), pa.array(ids)
 
 
 class Check:
@@ -222,7 +233,7 @@ class Check:
 
     def take(self, later: "Check") -> None:
         """Go on as if this check had taken the blocks, too, whose rows were taken out of a later one."""
-        self._labels = later._labels
+        self._labels = later._labels or self._labels
         for column, of_later in zip(self._ids, later._ids, strict=True):
             column.take(of_later)
         self._rows += later._rows
@@ -261,10 +272,10 @@ class Check:
             where = f"{unit}{'s' * (len(rows) > 1)} {', '.join(rows[:EXAMPLES])}{', …' * (len(rows) > EXAMPLES)}"
             yield f"{path}: {subject}{'s' * (count > 1)} {kind}{examples} ({where}){semicolon}{advice}"
 
-    def finish(self, parts: list[Any]) -> Source:
-        """All that was kept, where nothing is wrong."""
-        users, books = (column.finish() for column in self._ids)
-        return Source(parts, users, books, self._rows, dict(+self._left_out))
+    def finish(self, files: list[Any]) -> Source:
+        """All that was kept, where nothing is wrong, with the rows that were taken out of each file's check."""
+        (users, user_ids), (books, book_ids) = (column.finish() for column in self._ids)
+        return Source(files, users, books, user_ids, book_ids, self._rows, dict(+self._left_out))
 
 
 def number_codes(codes: Numbers) -> tuple[NDArray[np.int32], Numbers]:

@@ -1,6 +1,7 @@
 """What is done with one part of the ratings, in whatever process it is; `stages.prepare_ratings` puts it together."""
 
 from collections import Counter
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -20,14 +21,15 @@ class Repeats(NamedTuple):
     """The first few by user, then book."""
 
 
-class Contents(NamedTuple):
+class Summary(NamedTuple):
     """What a part holds."""
 
-    users: NDArray[np.bool_]
-    """(users,): who has a row."""
-    books: NDArray[np.bool_]
-    """(books,): likewise."""
+    users: NDArray[np.int32]
+    """(m,): who has a rating."""
+    books: NDArray[np.intp]
+    """(k,): which have one."""
     stars: Counter[float]
+    """How many ratings there are of each height."""
 
 
 def divide(
@@ -37,12 +39,14 @@ def divide(
     ratings = renumber(ratings, users, books)
     if not len(bounds):
         return [ratings]
-    part = np.searchsorted(bounds, ratings.users, side="right")
-    return [ratings[part == place] for place in range(len(bounds) + 1)]
+    part = np.searchsorted(bounds, ratings.users, side="right").astype(np.uint16)
+    ratings = ratings[np.argsort(part, kind="stable")]
+    ends = np.cumsum(np.bincount(part, minlength=len(bounds) + 1)).tolist()
+    return [ratings[start:end] for start, end in pairwise([0, *ends])]
 
 
 def renumber(ratings: Ratings, users: NDArray[np.int32], books: NDArray[np.int32]) -> Ratings:
-    """The ratings with other numbers, which stand at the place of the present ones."""
+    """The ratings with other numbers: user 7's is now `users[7]`, and likewise for the books."""
     return Ratings(users[ratings.users], books[ratings.books], ratings.stars)
 
 
@@ -86,17 +90,20 @@ def count_books(ratings: Ratings, book_count: int) -> NDArray[np.intp]:
     return np.bincount(ratings.books, minlength=book_count)
 
 
-def drop_rare(ratings: Ratings, per_user: int, enough: NDArray[np.bool_]) -> tuple[Ratings, int]:
-    """The rows whose user has enough of these and whose book has enough of all, and how many others there are."""
-    users = ratings.users
+def drop_rare(ratings: Ratings, per_user: int, enough: NDArray[np.bool_]) -> tuple[Ratings | None, int]:
+    """Drop the rows whose user has too few of these, or whose book too few of all: what is left, and how many they are.
+
+    Where that is none, nothing is returned for the rows, which need no second place then.
+    """
+    users = ratings.users - ratings.users[:1]  # they are sorted: the counts of all users before would be 0
     kept = (np.bincount(users) >= per_user)[users] & enough[ratings.books]
     dropped = len(kept) - int(np.count_nonzero(kept))
-    return (ratings[kept] if dropped else ratings), dropped
+    return (ratings[kept] if dropped else None), dropped
 
 
-def look_at(ratings: Ratings, user_count: int, book_count: int) -> Contents:
-    """What these rows hold."""
-    users, books = np.zeros(user_count, np.bool_), np.zeros(book_count, np.bool_)
-    users[ratings.users], books[ratings.books] = True, True
+def summarise(ratings: Ratings) -> Summary:
+    """What the part holds, which is sorted by user."""
+    users = ratings.users[np.flatnonzero(np.diff(ratings.users, prepend=-1))]
     counts = pa.array(ratings.stars).value_counts().to_pylist()
-    return Contents(users, books, Counter({pair["values"]: pair["counts"] for pair in counts}))
+    stars = Counter({pair["values"]: pair["counts"] for pair in counts})
+    return Summary(users, np.flatnonzero(np.bincount(ratings.books)), stars)

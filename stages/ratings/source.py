@@ -7,7 +7,7 @@ import re
 import zipfile
 import zlib
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
@@ -59,21 +59,21 @@ def read_source(settings: Prepare, engine: Engine = HERE) -> Source:
         paths = find_files(settings)
     except OSError as error:
         raise StageError(_explain(Path(settings.ratings), error)) from error
-    checks: list[Check] = []
-    parts, problem = [], ""
+    check = Check(settings)
+    files: list[Any] = []
     for head, rows in engine.starmap(_read, [(settings, path) for path in paths], pieces=2):
-        check, problem = engine.get(head)
-        checks.append(check)
-        parts.append(rows)
+        of_file, problem = engine.get(head)
+        if files:
+            check.take(of_file)
+        else:
+            check = of_file
+        files.append(rows)
         if problem:
             break
-    check, *later = checks
-    for of_file in later:
-        check.take(of_file)
     problems = [*filter(None, [problem]), *check.problems()]
     if problems:
         raise StageError("\n".join(problems[:MAX_PROBLEMS]))
-    source = check.finish(parts)
+    source = check.finish(files)
     if not source.rows:
         reasons = "".join(f"; left out: {count:,} {reason}" for reason, count in source.left_out.items())
         raise StageError(f"{settings.ratings} has columns and no ratings{reasons}")

@@ -107,15 +107,24 @@ def test_a_killed_reader_changes_nothing(project: Path, start: Start) -> None:
     edit_params(project, "ratings: data/sample.csv", "ratings: parts")
     command = stage_command(project, "prepare-ratings")
     running = start(project, *command)
-    for _ in range(2):
-        wait_until(lambda: bool(workers_of(running, b"_call_in")), 120)
-        os.kill(workers_of(running, b"_call_in")[-1], signal.SIGKILL)
+    killed: set[int] = set()
+
+    def kill_another() -> bool:
+        for pid in {*workers_of(running, b"_call_in")} - killed:
+            os.kill(pid, signal.SIGKILL)
+            killed.add(pid)
+            return True
+        return False
+
+    wait_until(kill_another, 120)
+    wait_until(kill_another, 120)
     assert running.process.wait(240) == 0, running.output
-    there = (project / "data" / "ratings.parquet").read_bytes()
+    tables = [project / "data" / f"{name}.parquet" for name in ("ratings", "users", "books")]
+    there = [table.read_bytes() for table in tables]
 
     edit_params(project, "engine: ray", "engine: local")
     run(project, *command)
-    assert (project / "data" / "ratings.parquet").read_bytes() == there
+    assert [table.read_bytes() for table in tables] == there
 
 
 @pytest.mark.soak

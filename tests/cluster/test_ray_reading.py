@@ -1,6 +1,5 @@
 """Reading many files on Ray gives what reading them here gives: the same rows, or the same message."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stages.engines.cluster import engine_of
+from stages.engines.cluster import OnRay
 from stages.engines.here import HERE, Engine
 from stages.prepare_ratings import prepare
 from stages.program.errors import StageError
@@ -23,10 +22,9 @@ HEADER = b"user_id,book_id,rating\n"
 
 
 @pytest.fixture(scope="module")
-def there(on_ray: Params) -> Iterator[Engine]:
+def there(ray: Any, on_ray: Params) -> Engine:
     """The workers of a cluster."""
-    with engine_of(on_ray) as engine:
-        yield engine
+    return OnRay(ray, on_ray.ray.workers)
 
 
 def write_files(folder: Path, *parts: bytes) -> Path:
@@ -35,7 +33,7 @@ def write_files(folder: Path, *parts: bytes) -> Path:
     return folder
 
 
-def test_the_sample_in_parts_and_in_other_forms(there: Engine, tmp_path: Path) -> None:
+def test_the_sample_in_parts(there: Engine, tmp_path: Path) -> None:
     header, *lines = (ROOT / "data" / "sample.csv").read_bytes().splitlines(keepends=True)
     for number in range(9):
         (tmp_path / f"{number}.csv").write_bytes(b"".join([header, *lines[number * 11_000 : (number + 1) * 11_000]]))
@@ -67,7 +65,7 @@ READ: dict[str, list[bytes]] = {
 def test_reads(parts: list[bytes], there: Engine, tmp_path: Path) -> None:
     settings = prepare_settings(write_files(tmp_path, *parts))
     one, other = read_source(settings), read_source(settings, there)
-    assert rows(one) == rows(replace(other, parts=[*map(there.get, other.parts)]))
+    assert rows(one) == rows(replace(other, files=[*map(there.get, other.files)]))
     assert one.user_ids == other.user_ids
     assert one.left_out == other.left_out
 

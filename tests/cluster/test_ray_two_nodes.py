@@ -16,7 +16,7 @@ import pytest
 
 from stages.program.params import Params
 from tests.cluster.test_ray_faults import LOSSES, write_random_ratings
-from tests.processes import Running, Start
+from tests.processes import Start
 from tests.project import DATA, copy_project, edit_params, run, stage_command
 
 HEAD, OTHER = "10.213.0.1", "10.213.0.2"
@@ -105,14 +105,10 @@ def start_nodes(cluster: Cluster, folder: Path, before_other: str = "true") -> N
     run(folder, *f"ip netns exec {cluster.other} unshare --mount sh -c".split(), join)
 
 
-def nodes_of(running: Running) -> set[str]:
-    """The network namespaces of the workers that train, which Ray has started and not the stage."""
-    found = set()
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if b"train_slices" in (process / "cmdline").read_bytes():
-                found.add(str((process / "ns" / "net").readlink()))
-    return found
+def trains(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return b"train_slices" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
 
 
 def test_two_nodes_give_what_one_process_gives_and_one_lost_is_told(
@@ -132,7 +128,7 @@ def test_two_nodes_give_what_one_process_gives_and_one_lost_is_told(
     edit_params(project, "engine: local", "engine: ray")
     running = start(project, *nodes.on_head(stage_command(project, "train-torch")))
     running.wait_for("epoch   1")
-    assert len(nodes_of(running)) == 2
+    assert all(any(map(trains, nodes.processes(node))) for node in (nodes.head, nodes.other))
     assert running.process.wait(240) == 0, running.output
     assert [round(number, 4) for number in losses_in(alone)] == [
         round(number, 4) for number in losses_in((project / LOSSES["train-torch"]).read_text())

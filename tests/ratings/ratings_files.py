@@ -42,8 +42,8 @@ def prepare_settings(ratings: Path | str, **changes: Any) -> Prepare:
 def rows(source: Source) -> list[Row]:
     """The rows as user, book, stars."""
     return [
-        (users[user].as_py(), books[book].as_py(), stars)
-        for ratings, users, books in zip(source.parts, source.user_ids, source.book_ids, strict=True)
+        (source.user_ids[users[user]].as_py(), source.book_ids[books[book]].as_py(), stars)
+        for ratings, users, books in zip(source.files, source.users, source.books, strict=True)
         for user, book, stars in zip(*(column.tolist() for column in astuple(ratings)), strict=True)
     ]
 

@@ -4,6 +4,8 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from stages.engines.here import HERE, Engine, Here
+from stages.engines.here import HERE, Engine
 from stages.prepare_ratings import Prepared, find_oddities, prepare
 from stages.program.errors import StageError
 from stages.program.params import Prepare
@@ -37,31 +39,54 @@ def make_settings(on_duplicate: str = "last", per_user: int = 1, per_book: int =
     return prepare_settings("ratings.csv", on_duplicate=on_duplicate, **counts)
 
 
-class InParts(Here):
+@dataclass
+class Kept:
+    """What an engine keeps elsewhere."""
+
+    value: Any
+
+
+class InParts:
     """An engine that keeps a table in more parts than some tables here have users."""
 
-    parts = 3
+    part_count = 3
+    share = staticmethod(Kept)
+
+    def starmap(
+        self, function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]], pieces: int = 1
+    ) -> Iterator[Any]:
+        for each in arguments:
+            value = function(*(argument.value if isinstance(argument, Kept) else argument for argument in each))
+            assert pieces == 1 or len(value) == pieces
+            yield Kept(value) if pieces == 1 else [*map(Kept, value)]
+
+    def get(self, kept: Any) -> Any:
+        return kept.value
 
 
-def make_source(rows: list[Row], file_rows: int = 100) -> Source:
-    """Rows of a file, or of several files with so many rows each."""
-    files = [rows[start : start + file_rows] for start in range(0, len(rows), file_rows)]
-    parts, user_ids, book_ids = [], [], []
-    for file in files:
-        users, books, stars = zip(*file, strict=True)
-        (user_names, user_numbers), (book_names, book_numbers) = (
-            np.unique(ids, return_inverse=True) for ids in (users, books)
+def make_source(rows: list[Row], file_rows: int = 100, engine: Engine = HERE) -> Source:
+    """Rows of a file, or of several files with so many rows each and of one without any."""
+    all_users, all_books = (np.unique(ids) for ids in list(zip(*rows, strict=True))[:2])
+    files: list[list[Row]] = [rows[start : start + file_rows] for start in range(0, len(rows), file_rows)]
+    parts, places_of_users, places_of_books = [], [], []
+    for file in [*files, []] if len(files) > 1 else files:
+        users, books, stars = zip(*file, strict=True) if file else ((), (), ())
+        (user_places, user_numbers), (book_places, book_numbers) = (
+            np.unique(np.searchsorted(ids, of_file), return_inverse=True)
+            for ids, of_file in ((all_users, users), (all_books, books))
         )
         parts.append(Ratings(user_numbers.astype(np.int32), book_numbers.astype(np.int32), np.array(stars, np.float32)))
-        user_ids.append(pa.array(user_names))
-        book_ids.append(pa.array(book_names))
-    return Source(parts, user_ids, book_ids, len(rows), {})
+        places_of_users.append(user_places.astype(np.int32))
+        places_of_books.append(book_places.astype(np.int32))
+    kept = [*engine.starmap(lambda part: part, zip(parts, strict=True))]
+    ids = pa.array(all_users), pa.array(all_books)
+    return Source(kept, places_of_users, places_of_books, *ids, len(rows), {})
 
 
-def named(prepared: Prepared) -> list[Row]:
+def named(prepared: Prepared, engine: Engine = HERE) -> list[Row]:
     """The prepared rows by their original ids."""
     users, books = prepared.user_ids.to_pylist(), prepared.book_ids.to_pylist()
-    ratings = concatenate(prepared.parts)
+    ratings = concatenate([*map(engine.get, prepared.parts)])
     return [(users[u], books[b], s) for u, b, s in zip(ratings.users, ratings.books, ratings.stars, strict=True)]
 
 
@@ -113,13 +138,13 @@ def test_prepares_as_the_oracle_does(
     peel(expected, per_user, per_book, random.Random(seed))  # noqa: S311, no secret
     if not expected:
         with pytest.raises(StageError, match="no rating is left"):
-            prepare(make_source(rows, file_rows), make_settings(rule, per_user, per_book), engine)
+            prepare(make_source(rows, file_rows, engine), make_settings(rule, per_user, per_book), engine)
         return
 
-    prepared = prepare(make_source(rows, file_rows), make_settings(rule, per_user, per_book), engine)
+    prepared = prepare(make_source(rows, file_rows, engine), make_settings(rule, per_user, per_book), engine)
 
-    assert named(prepared) == sorted((*pair, stars) for pair, stars in expected.items())
-    ratings = concatenate(prepared.parts)
+    assert named(prepared, engine) == sorted((*pair, stars) for pair, stars in expected.items())
+    ratings = concatenate([*map(engine.get, prepared.parts)])
     for numbers, ids, least in (
         (ratings.users, prepared.user_ids, per_user),
         (ratings.books, prepared.book_ids, per_book),
@@ -147,10 +172,10 @@ def test_duplicates_can_be_an_error(rows: list[Row], engine: Engine) -> None:
     counts = Counter(row[:2] for row in rows)
     repeats = len(rows) - len(counts)
     if not repeats:
-        prepare(make_source(rows), make_settings("error"), engine)
+        prepare(make_source(rows, engine=engine), make_settings("error"), engine)
         return
     with pytest.raises(StageError) as caught:
-        prepare(make_source(rows), make_settings("error"), engine)
+        prepare(make_source(rows, engine=engine), make_settings("error"), engine)
     assert str(caught.value).startswith(f"{repeats:,} rows rate a book that their user has rated before")
     user, book = min(pair for pair, count in counts.items() if count > 1)
     assert f"(user {user}, book {book}" in str(caught.value)

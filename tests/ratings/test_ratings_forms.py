@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pyarrow.feather
 import pytest
 
@@ -172,6 +173,14 @@ def test_ids_of_parts_join_whatever_stands_in_each(tmp_path: Path) -> None:
     source = read_source(prepare_settings(tmp_path))
     assert rows(source) == [(7, "1", 3), (8, "2", 3), (7, "0140449132", 4), (8, "1", 5), (9, "x", 5)]
     assert prepare(source, prepare_settings(tmp_path)).book_ids.to_pylist() == ["0140449132", "1", "2", "x"]
+
+
+def test_a_part_without_rows_changes_nothing(tmp_path: Path) -> None:
+    names = pa.array(["ann", "1.5", "-3"])
+    whole = pa.table({"user_id": names, "book_id": names, "rating": [3.0, 4.0, 5.0]})
+    pq.write_table(whole, tmp_path / "a.parquet")
+    pq.write_table(whole[:0], tmp_path / "b.parquet")
+    assert rows(read_source(prepare_settings(tmp_path))) == [("ann", "ann", 3), ("1.5", "1.5", 4), ("-3", "-3", 5)]
 
 
 # --- Refusals ---
