@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pyarrow.feather
+import pyarrow.parquet as pq
 import pytest
 
 from stages.prepare_ratings import prepare
