@@ -64,8 +64,7 @@ def prepare(source: Source, settings: Prepare, engine: Engine = HERE) -> Prepare
     user_ids, book_ids = source.user_ids, source.book_ids
     steps = [Step("read", source.rows + sum(source.left_out.values()), len(user_ids), len(book_ids))]
 
-    parts, repeats = settle_duplicates(source, settings.on_duplicate, engine)
-    again = count_repeats(repeats, settings.on_duplicate, user_ids, book_ids)
+    parts, again = settle_duplicates(source, settings.on_duplicate, engine)
     steps.append(Step("one rating per user and book", source.rows - again, len(user_ids), len(book_ids)))
 
     drop_until_enough(parts, len(book_ids), settings, engine)
@@ -94,32 +93,28 @@ def prepare(source: Source, settings: Prepare, engine: Engine = HERE) -> Prepare
     )
 
 
-def settle_duplicates(source: Source, on_duplicate: str, engine: Engine) -> tuple[list[Any], list[Repeats]]:
-    """Divide the rows into parts, each with all rows of some users, and settle each; what each had more than once."""
+def settle_duplicates(source: Source, on_duplicate: str, engine: Engine) -> tuple[list[Any], int]:
+    """Divide the rows into parts, each with all rows of some users, and settle each; how many rated a book again.
+
+    Raises:
+        StageError: there are such rows, and `on_duplicate` is `error`.
+    """
     bounds = len(source.user_ids) * np.arange(1, engine.part_count) // engine.part_count
     arguments = zip(source.files, source.users, source.books, repeat(bounds), strict=False)
     pieces_of_parts = zip(*engine.starmap(divide, arguments, engine.part_count), strict=True)
     source.files.clear()  # to free their memory
     settled = engine.starmap(settle, ((on_duplicate, *pieces) for pieces in pieces_of_parts), 2)
-    parts, repeats = zip(*settled, strict=True)
-    return [*parts], [*map(engine.get, repeats)]
-
-
-def count_repeats(repeats: list[Repeats], on_duplicate: str, user_ids: pa.Array, book_ids: pa.Array) -> int:
-    """How many rows rate a book again.
-
-    Raises:
-        StageError: there are any, and `on_duplicate` is `error`.
-    """
+    parts, kept_repeats = zip(*settled, strict=True)
+    repeats: list[Repeats] = [*map(engine.get, kept_repeats)]
     rows = sum(part.rows for part in repeats)
     if on_duplicate == "error" and rows:
         pairs = [pair for part in repeats for pair in part.pairs][:EXAMPLES]
-        examples = "; ".join(f"user {user_ids[user]}, book {book_ids[book]}" for user, book in pairs)
+        examples = "; ".join(f"user {source.user_ids[user]}, book {source.book_ids[book]}" for user, book in pairs)
         raise StageError(
             f"{rows:,} rows rate a book that their user has rated before ({shorten(examples, 200)}), "
             "and prepare.on_duplicate is error; last, first or mean would settle them"
         )
-    return rows
+    return [*parts], rows
 
 
 def drop_until_enough(parts: list[Any], book_count: int, settings: Prepare, engine: Engine) -> None:
