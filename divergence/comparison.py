@@ -20,6 +20,8 @@ TOLERANCE = {
     "float32": {"weights": 2e-6, "batch": 1e-6, "output": 5e-5, "loss": 2e-5, "gradients": 2e-4, "after": 1e-3},
 }
 """How far two arrays may be apart, of the largest number in them, and be taken for the same (`after`: of the step)."""
+OF_ALL = 16
+"""How many roundings of the largest number of all weights, gradients or steps one of them may be off."""
 FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "zero": np.zeros_like,
     "the softmax of {}": lambda x: softmax(x, axis=-1),
@@ -84,12 +86,17 @@ class Comparison:
             if len(one) == len(other) and one.keys() != other.keys():
                 other = dict(zip(one, other.values(), strict=True))
             return {name: distance(one[name], other[name]) for name in one if name in other}
-        before = {pair: (a, b) for pair, a, b in self.aligned(step, "weights")} if checkpoint == "after" else {}
+        before = {pair: both for pair, *both in self.aligned(step, "weights")} if checkpoint == "after" else {}
+        moved = {
+            pair: [new - old for new, old in zip(both, before.get(pair, (0, 0)), strict=True)]
+            for pair, *both in self.aligned(step, checkpoint)
+        }
+        # A gradient that would be zero, as of a bias that a batch norm takes off again, is the others' round-off.
+        of_all = OF_ALL * max((np.abs(x).max(initial=0) for both in moved.values() for x in both), default=0.0)
         found = {}
-        for pair, a, b in self.aligned(step, checkpoint):
-            old_a, old_b = before.get(pair, (0, 0))
-            rounding = 4 * float(np.finfo(self.precision).eps * np.abs(old_a).max(initial=0))  # of the subtraction
-            found[pair.label] = distance(a - old_a, b - old_b, rounding)
+        for pair, (a, b) in moved.items():
+            of_subtraction = 4 * np.abs(before.get(pair, (0, 0))[0]).max(initial=0)
+            found[pair.label] = distance(a, b, float(np.finfo(self.precision).eps * max(of_all, of_subtraction)))
         return found
 
 

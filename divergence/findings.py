@@ -5,6 +5,7 @@ both is that a difference. So it is seen however far apart the numbers are, and 
 Only what no program shows by itself is looked for in the numbers of both, where all that leads to them agrees.
 """
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
@@ -13,9 +14,9 @@ import numpy as np
 
 from divergence.comparison import Comparison, Finding, distance, relations
 from divergence.initialisers import NOTABLE, UNLIKELY, find_origins, likely, same_distribution, tell_apart
-from divergence.layers import CONVENTIONS, Layer
+from divergence.layers import CONVENTIONS, pair_layers
 from divergence.losses import complete_losses
-from divergence.parting import find_parting, outputs
+from divergence.parting import find_parting
 from divergence.record import Array, Step
 from divergence.steps import Mixture, differing_parts, explain_steps, find_clippings
 
@@ -119,19 +120,13 @@ def _batches(comparison: Comparison) -> Iterator[Claim]:
 
 
 def _layers(comparison: Comparison) -> Iterator[Claim]:
-    """What the layers of one kind do, taken in their order."""
-    one, other = (
-        [layer for name in outputs(record.steps[0]["layers"]) if (layer := Layer(name, record)).family]
-        for record in comparison.records
-    )
-    for family, conventions in CONVENTIONS.items():
-        both = ([layer for layer in of if layer.family == family] for of in (one, other))
-        for here, there in zip(*both, strict=False):
-            label = here.name if here.name == there.name else f"{here.name} = {there.name}"
-            for (checkpoint, what), find in conventions.items():
-                how = "by what went into it and came out"
-                values, others = (dict.fromkeys(sorted(find(layer)), how) for layer in (here, there))
-                yield checkpoint, what, label, values, others
+    """What paired layers of one kind do."""
+    for here, there in pair_layers(comparison):
+        label = here.name if here.name == there.name else f"{here.name} = {there.name}"
+        for (checkpoint, what), find in CONVENTIONS[here.family].items() if here.family == there.family else ():
+            how = "by what went into it and came out"
+            values, others = (dict.fromkeys(sorted(find(layer)), how) for layer in (here, there))
+            yield checkpoint, what, label, values, others
 
 
 def explain_both(comparison: Comparison) -> Mixtures:
@@ -169,28 +164,38 @@ def difference(comparison: Comparison, step: int, checkpoint: str, labels: list[
         known = [*relations(a, b, comparison.tolerance("loss"), _counts(one))][:1]
         yield Finding(step, "loss", "the loss, of equal outputs and targets", here, there, known)
     elif checkpoint == "gradients":
-        yield from _gradients(comparison, step)
+        yield from _gradients(comparison, step, labels)
     else:
         what = _of("the step, from equal weights and gradients", labels)
         yield Finding(step, checkpoint, what, "no known formula", "no known formula")
 
 
-def _gradients(comparison: Comparison, step: int) -> Iterator[Finding]:
+def _gradients(comparison: Comparison, step: int, labels: list[str]) -> Iterator[Finding]:
     """What the gradients of equal weights, outputs and losses differ by."""
     weights = {pair: weight for pair, weight, _ in comparison.aligned(step, "weights")}
     last = {pair: gradient for pair, gradient, _ in comparison.aligned(step - 1, "gradients")} if step > 1 else {}
     tolerance, counts = comparison.tolerance("gradients"), _counts(comparison.one.steps[step - 1])
     groups: dict[str, list[tuple[str, Array, Array]]] = defaultdict(list)
     for pair, a, b in comparison.aligned(step, "gradients"):
-        if distance(a, b) > tolerance:
+        if pair.label in labels:
             parts = {"{0:.4g}·w is added: a penalty of {1:.4g}·Σw² in the loss": weights[pair]}
             if pair in last:
                 parts["the last step's gradient is added: not cleared"] = last[pair]
-            groups[next(relations(a, b, tolerance, counts, parts), "")].append((pair.label, a, b))
+            known = next(itertools.chain(relations(a, b, tolerance, counts, parts), _still_rows(a, b, tolerance)), "")
+            groups[known].append((pair.label, a, b))
     for known, members in groups.items():
-        labels, *sides = zip(*members, strict=True)
+        names, *sides = zip(*members, strict=True)
         here, there = (f"largest {max(np.abs(array).max() for array in arrays):.4g}" for arrays in sides)
-        yield Finding(step, "gradients", _of("the gradient", labels), here, there, [known] if known else [])
+        yield Finding(step, "gradients", _of("the gradient", names), here, there, [known] if known else [])
+
+
+def _still_rows(a: Array, b: Array, tolerance: float) -> Iterator[str]:
+    """Rows, of those looked up, that one program lets learn and the other doesn't."""
+    if a.ndim == 2:
+        rows = np.flatnonzero(np.abs(a - b).max(axis=1) > tolerance * np.abs(a).max())
+        for where, gradient in (("here", a), ("there", b)):
+            if not gradient[rows].any():
+                yield f"{where}, rows looked up don't learn: {', '.join(map(str, rows[:5]))}"
 
 
 def transformed_output(comparison: Comparison, step: int) -> str | None:

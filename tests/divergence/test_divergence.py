@@ -46,6 +46,22 @@ class Network(nn.Module):
         return output
 
 
+class Rows(nn.Module):
+    """Looks up a vector and lets two ReLUs judge it, which are often both dead; two norms of different ε."""
+
+    def __init__(self, is_first: bool = True) -> None:
+        super().__init__()
+        self.table, self.units, self.last = nn.Embedding(40, 4), nn.Linear(4, 2), nn.Linear(6, CLASSES)
+        self.one, self.other = nn.BatchNorm1d(4, 1e-3), nn.BatchNorm1d(4, 1e-5)
+        self.order = ["one", "other"] if is_first else ["other", "one"]
+
+    def forward(self, rows: Tensor, numbers: Tensor) -> Tensor:
+        normed = {name: getattr(self, name)(numbers) for name in self.order}
+        judged = functional.relu(self.units(self.table(rows)))
+        output: Tensor = self.last(torch.cat([judged, normed["one"] + normed["other"]], dim=1))
+        return output
+
+
 def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
     return functional.cross_entropy(output, target)
 
@@ -227,7 +243,7 @@ PAIRS = {
         "mean of the cross-entropy",
         "sum of the cross-entropy",
     ),
-    "second softmax": ({}, {"network": lambda: Network(after=nn.Softmax(1))}, "output", "nothing", "after"),
+    "second softmax": ({}, {"network": lambda: Network(after=nn.Softmax(1))}, "output", "no layer", "after: Softmax"),
     "half": (
         FOUR_NUMBERS,
         {"loss": lambda y, t: functional.mse_loss(y, t) / 2},
@@ -390,6 +406,13 @@ def test_equal_programs_and_other_seeds_raise_no_alarm(
     assert found.common_step
     assert {row.verdict for row in found.rows} <= {"agree", "chance", "inherited"}
     assert ("chance" in {row.verdict for row in found.rows}) == ((seed, data_seed) != (0, 1))
+
+
+def test_layers_are_paired_by_their_weights_and_rows_without_gradient_are_no_convention(tmp_path: Path) -> None:
+    one = Program(Rows)
+
+    assert not compare(one, replace(one, network=lambda: Rows(is_first=False)), tmp_path).findings
+    assert not compare(one, replace(one, seed=3), tmp_path).findings
 
 
 def test_a_pair_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

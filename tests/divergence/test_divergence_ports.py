@@ -130,17 +130,36 @@ def dense(rate: float) -> keras.Model:
     )
 
 
-def test_dropout_in_both_is_chance(tmp_path: Path) -> None:
-    found, text = compare(tmp_path, dense(0.3), Port(0.3), NUMBERS, VALUES)
+def test_dropout_in_both_is_chance_and_hides_what_comes_after(tmp_path: Path) -> None:
+    found, text = compare(tmp_path, dense(0.3), Port(0.3, nn.Tanh()), NUMBERS, VALUES)
 
     assert not found.findings, text
     assert "chance" in {row.verdict for row in found.rows if row.checkpoint == "output"}
+    assert "set its rate to 0 in both" in text
+    assert "same batches" not in text
 
 
-def test_an_activation_in_a_layer_is_no_difference_of_its_own(tmp_path: Path) -> None:
+def test_a_keep_probability_for_a_dropout_rate_is_named(tmp_path: Path) -> None:
+    found, text = compare(tmp_path, dense(0.2), Port(0.8), NUMBERS, VALUES)
+
+    assert [(f.one, f.other) for f in found.findings] == [("on, rate 0.8", "on, rate 0.2")], text
+
+
+def test_an_activation_in_a_layer_is_no_difference_but_one_more_is(tmp_path: Path) -> None:
     found, text = compare(tmp_path, dense(0), Port(last=nn.Hardtanh(-0.1, 0.1)), NUMBERS, VALUES)
 
-    assert found.findings[0].what.startswith("layer last = "), text
+    assert "what goes into layer fc3 = " in found.findings[0].what, text
+    assert "differs (after fc2)" in found.findings[0].what
+    assert (found.findings[0].one, found.findings[0].other) == ("last: Hardtanh", "no layer of its own")
+
+
+def test_the_round_off_of_a_gradient_that_is_zero_is_no_difference(tmp_path: Path) -> None:
+    """Of a bias before a batch norm."""
+    original = keras.Sequential([keras.Input((12,)), layers.Dense(16), layers.BatchNormalization(), layers.Dense(1)])
+    port = nn.Sequential(nn.Linear(12, 16), nn.BatchNorm1d(16, 1e-3, 0.01), nn.Linear(16, 1))
+    found, text = compare(tmp_path, original, port, NUMBERS, VALUES)
+
+    assert {row.verdict for row in found.rows if row.checkpoint == "gradients"} == {"agree"}, text
 
 
 def test_flattening_after_a_convolution_is_named(tmp_path: Path) -> None:
