@@ -20,8 +20,6 @@ TOLERANCE = {
     "float32": {"weights": 2e-6, "batch": 1e-6, "output": 5e-5, "loss": 2e-5, "gradients": 2e-4, "after": 1e-3},
 }
 """How far two arrays may be apart, of the largest number in them, and be taken for the same (`after`: of the step)."""
-OF_ALL = 16
-"""How many roundings of the largest number of all weights, gradients or steps one of them may be off."""
 FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "zero": np.zeros_like,
     "the softmax of {}": lambda x: softmax(x, axis=-1),
@@ -92,26 +90,30 @@ class Comparison:
             for pair, *both in self.aligned(step, checkpoint)
         }
         # A gradient that would be zero, as of a bias that a batch norm takes off again, is the others' round-off.
-        of_all = OF_ALL * max((np.abs(x).max(initial=0) for both in moved.values() for x in both), default=0.0)
+        of_all = 16 * max((np.abs(x).max(initial=0) for both in moved.values() for x in both), default=0.0)
         found = {}
         for pair, (a, b) in moved.items():
             of_subtraction = 4 * np.abs(before.get(pair, (0, 0))[0]).max(initial=0)
-            found[pair.label] = distance(a, b, float(np.finfo(self.precision).eps * max(of_all, of_subtraction)))
+            rounding = float(np.finfo(self.precision).eps * max(of_all, of_subtraction))
+            found[pair.label] = distance(a, b, rounding / self.tolerance(checkpoint))
         return found
 
 
-def distance(a: Array, b: Array, rounding: float = 0.0) -> float:
-    """The largest difference of two arrays, of the largest number in them; infinite where the shapes differ."""
+def distance(a: Array, b: Array, least: float = 0.0) -> float:
+    """The largest difference of two arrays, of the largest number in them or the `least` that it counts as.
+
+    Infinite where the shapes differ.
+    """
     if a.shape != b.shape and a.squeeze().shape != b.squeeze().shape:
         for x, y in ((a, b), (b, a)):
             if x.ndim > 2 and np.moveaxis(x, 1, -1).shape == y.shape:  # channels first and channels last
-                return distance(np.moveaxis(x, 1, -1), y, rounding)
+                return distance(np.moveaxis(x, 1, -1), y, least)
         return np.inf
     a, b = (np.asarray(array, dtype=float).ravel() for array in (a, b))
-    largest, apart = max(np.abs(a).max(initial=0), np.abs(b).max(initial=0)), np.abs(a - b).max(initial=0)
+    largest, apart = max(np.abs(a).max(initial=least), np.abs(b).max(initial=least)), np.abs(a - b).max(initial=0)
     if np.isnan(apart):
         return 0.0 if np.array_equal(a, b, equal_nan=True) else np.inf
-    return 0.0 if apart <= rounding or largest == 0 else float(apart / largest)
+    return float(apart / largest) if largest else 0.0
 
 
 def relations(

@@ -6,6 +6,7 @@ Only what no program shows by itself is looked for in the numbers of both, where
 """
 
 import itertools
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
@@ -15,10 +16,10 @@ import numpy as np
 from divergence.comparison import Comparison, Finding, distance, relations
 from divergence.initialisers import NOTABLE, UNLIKELY, find_origins, likely, same_distribution, tell_apart
 from divergence.layers import CONVENTIONS, pair_layers
-from divergence.losses import complete_losses
+from divergence.losses import PENALTY, complete_losses, find_groups
 from divergence.parting import find_parting
-from divergence.record import Array, Step
-from divergence.steps import Mixture, differing_parts, explain_steps, find_clippings
+from divergence.record import Array, Record, Step
+from divergence.steps import DECAY, EPSILON, OF_STEPS, REPEATED, Mixture, differing_parts, explain_steps, find_hints
 
 Claim: TypeAlias = tuple[str, str, str, dict[str, str], dict[str, str]]
 """A checkpoint, what is claimed there and of which weight or layer, and for each program the conventions that explain
@@ -26,7 +27,11 @@ its numbers, each with what speaks for it."""
 Mixtures: TypeAlias = dict[str, tuple[set[Mixture], set[Mixture]]]
 """The mixtures that explain each pair of weights' steps, in the one program and in the other."""
 
+OWN_FORM = re.compile(r"^no known formula|entropy(?!.*(a second|are expected))")
+"""Losses that may have been given what they take."""
 UNTOLD = "that can't be told from"
+WITHOUT_SETTING = {"batch norm's running variance", "βᵗ", REPEATED, OF_STEPS}
+NO_SETTING = "no setting in either framework, and hardly ever matters"
 
 
 def unpaired_weights(comparison: Comparison) -> Iterator[Finding]:
@@ -113,10 +118,14 @@ def _batches(comparison: Comparison) -> Iterator[Claim]:
         if {a.dtype.kind, b.dtype.kind} == {"f", "i"} and name != "target":
             here, there = ({str(x.dtype): f"{_range(x)}, and float32 holds all to 16,777,216"} for x in (a, b))
             yield "batch", "type", name, here, there
-        elif a.shape == b.shape and distance(a, b) > comparison.tolerance("batch") and not same_distribution(a, b):
-            known = next(relations(a, b, comparison.tolerance("output")), "")
-            here, there = ({f"{_range(x)}, mean {x.mean():.3g}": known} for x in (a, b))
-            yield "batch", "scale", name, here, there
+        elif a.shape == b.shape and distance(a, b) > comparison.tolerance("batch"):
+            apart = a.astype(float) - b
+            is_shift = np.ptp(apart) <= comparison.tolerance("batch") < np.ptp(a.astype(float))
+            if is_shift or not same_distribution(a, b):
+                known = next(relations(a, b, comparison.tolerance("output")), "")
+                known = f"{apart.flat[0]:+g} here in every place" if is_shift else known
+                here, there = ({f"{_range(x)}, mean {x.mean():.3g}": known} for x in (a, b))
+                yield "batch", "shift" if is_shift else "scale", name, here, there
 
 
 def _layers(comparison: Comparison) -> Iterator[Claim]:
@@ -124,33 +133,87 @@ def _layers(comparison: Comparison) -> Iterator[Claim]:
     for here, there in pair_layers(comparison):
         label = here.name if here.name == there.name else f"{here.name} = {there.name}"
         for (checkpoint, what), find in CONVENTIONS[here.family].items() if here.family == there.family else ():
-            how = "by what went into it and came out"
+            how = "by what went into it and came out" + (f"; {NO_SETTING}" if what in WITHOUT_SETTING else "")
             values, others = (dict.fromkeys(sorted(find(layer)), how) for layer in (here, there))
             yield checkpoint, what, label, values, others
 
 
 def explain_both(comparison: Comparison) -> Mixtures:
     """The mixtures that explain the steps of each pair of weights whose steps both programs recorded."""
-    clippings = set().union(*map(find_clippings, comparison.records))
-    one, other = (explain_steps(record, clippings) for record in comparison.records)
+    hints = set().union(*map(find_hints, comparison.records))
+    one, other = (explain_steps(record, hints) for record in comparison.records)
     return {p.label: (one[p.one], other[p.other]) for p in comparison.pairs if p.one in one and p.other in other}
+
+
+def join_penalty(
+    comparison: Comparison, claims: list[Claim], mixtures: Mixtures
+) -> tuple[list[Claim], Mixtures, list[str]]:
+    """Where one program's loss has a penalty and the other's optimiser adds one: the optimiser's in both, and a remark.
+
+    λΣw² in the loss puts 2λ·w on the gradient, as a coupled weight decay of 2λ does.
+    """
+    losses = next((claim[3:] for claim in claims if claim[0] == "loss"), ({}, {}))
+    parts = [{part for both in mixtures.values() for part in itertools.chain(*both[side])} for side in (0, 1)]
+    for side, where in enumerate(("here", "there")):
+        found = [match for name in losses[side] if (match := PENALTY.fullmatch(name)) and match[1] in losses[1 - side]]
+        decays = any(part == DECAY and words.startswith("coupled") for part, words in parts[1 - side])
+        if found and decays and ("clipping", "none") in parts[side]:
+            ways = [(float(m[2]), _count_as_decay(comparison, mixtures, side, float(m[2]), m[3])) for m in found]
+            size, joined = max(ways, key=lambda way: sum(bool(one & other) for one, other in way[1].values()))
+            remark = f"{size:g}·Σw² in the loss {where} counts as {2 * size:g}·w that joins the gradient, which it is"
+            return [c for c in claims if c[0] != "loss"], joined, [f"{remark}; only the printed loss differs by it"]
+    return claims, mixtures, []
+
+
+def _count_as_decay(comparison: Comparison, mixtures: Mixtures, side: int, size: float, group: str) -> Mixtures:
+    members, decay = find_groups(comparison.records[side])[group], f"coupled: {2 * size:.9g}·w joins the gradient"
+    joined = mixtures.copy()
+    for pair in comparison.pairs:
+        if pair.label in mixtures and (pair.one, pair.other)[side] in members:
+            one, other = (
+                {tuple((DECAY, decay) if part == (DECAY, "none") else part for part in mixture) for mixture in of}
+                if side == own
+                else of
+                for own, of in enumerate(mixtures[pair.label])
+            )
+            joined[pair.label] = one, other
+    return joined
 
 
 def steps(comparison: Comparison, mixtures: Mixtures) -> Iterator[Finding]:
     """Optimisers that take weights and gradients to the next weights by different formulas."""
     differences = comparison.differences(1, "after")
+    one_learns, other_learns = (record.steps[0]["gradients"] for record in comparison.records)
+    learned = {pair.label for pair in comparison.pairs if pair.one in one_learns or pair.other in other_learns}
     groups: dict[tuple[str, str, str], list[str]] = defaultdict(list)
-    for label, (one, other) in mixtures.items():
-        if one and other and not one & other:
-            for difference in differing_parts(one, other, comparison.records):
-                groups[difference].append(label)
-        elif bool(one) != bool(other) and differences.get(label, np.inf) > comparison.tolerance("after"):
+    for pair in comparison.pairs:
+        one, other = mixtures.get(pair.label, (set[Mixture](), set[Mixture]()))
+        stays, stays_there = _stays(pair.one, comparison.one), _stays(pair.other, comparison.other)
+        if one and other:
+            for difference in differing_parts(one, other, comparison.records) if not one & other else ():
+                groups[difference].append(pair.label)
+        elif stays != stays_there and pair.label in learned:
+            here, there = ("not trained" if of else "trained" for of in (stays, stays_there))
+            groups["training", here, there].append(pair.label)
+        elif bool(one) != bool(other) and differences.get(pair.label, np.inf) > comparison.tolerance("after"):
             here, there = ("a known formula" if found else "no known formula explains it" for found in (one, other))
-            groups["the formula", here, there].append(label)
+            groups["the formula", here, there].append(pair.label)
     count = min(len(record.steps) for record in comparison.records)
-    evidence = f"by {count} steps of weights and gradients, each program's own, in {comparison.precision}"
+    by = f"by {count} steps of weights and gradients, each program's own, in {comparison.precision}"
     for (part, here, there), labels in sorted(groups.items(), key=lambda group: group[0][0] == "the formula"):
-        yield Finding(1, "after", _of(part, labels), here, there, [evidence])
+        has_setting = part not in WITHOUT_SETTING and not (part == EPSILON and here.split()[0] == there.split()[0])
+        names = ["all weights"] if len(labels) == len(learned) > 1 else labels
+        yield Finding(1, "after", _of(part, names), here, there, [by] if has_setting else [by, NO_SETTING])
+
+
+def _stays(name: str, record: Record) -> bool:
+    """Whether a weight stays as it is in all steps, and not for want of a gradient that isn't zero."""
+    return all(
+        name in step["after"]
+        and np.array_equal(step["weights"][name], step["after"][name])
+        and step["gradients"].get(name, np.ones(1)).any()
+        for step in record.steps
+    )
 
 
 def difference(comparison: Comparison, step: int, checkpoint: str, labels: list[str]) -> Iterator[Finding]:
@@ -198,12 +261,14 @@ def _still_rows(a: Array, b: Array, tolerance: float) -> Iterator[str]:
                 yield f"{where}, rows looked up don't learn: {', '.join(map(str, rows[:5]))}"
 
 
-def transformed_output(comparison: Comparison, step: int) -> str | None:
-    """What outputs of one loss are of each other, as probabilities are of logits."""
+def transformed_output(comparison: Comparison, step: int, claims: list[Claim]) -> str | None:
+    """What outputs are of each other, as probabilities are of logits, where each loss takes its own kind."""
     one, other = (next(iter(record.steps[step - 1]["output"].values())) for record in comparison.records)
     known = next(relations(one, other, comparison.tolerance("output")), "")
-    if ("softmax" in known or "sigmoid" in known) and _losses_agree(comparison, step):
-        return f"The outputs aren't of one kind ({known}), but give the same loss"
+    losses = [next(iter(fits), "") for checkpoint, _, _, *both in claims if checkpoint == "loss" for fits in both]
+    are_fit = all(OWN_FORM.search(loss) for loss in losses)
+    if ("softmax" in known or "sigmoid" in known) and are_fit:
+        return f"The outputs aren't of one kind ({known}), and each loss takes its own"
     return None
 
 
@@ -220,6 +285,6 @@ def _counts(step: Step) -> dict[str, int]:
 
 
 def _of(what: str, labels: Sequence[str]) -> str:
-    """What is said, and of which weights or layers: three at most, as they are called here."""
-    names = ", ".join(label.partition(" = ")[0] for label in labels[:3])
-    return f"{what}, for {names}{f' and {len(labels) - 3} more' if len(labels) > 3 else ''}" if names else what
+    """What is said, and of which weights or layers, as they are called here."""
+    names = ", ".join(label.partition(" = ")[0] for label in labels)
+    return f"{what}, for {names}" if names else what

@@ -137,10 +137,13 @@ def _candidates(name: str, record: Record) -> Iterator[tuple[str, Any]]:
     """Known initialisers by name."""
     array = kernel = record.steps[0]["weights"][name]
     sizes: dict[str, list[tuple[str, float]]] = {}
+    of_one_size = {known: [size] for known, size in OF_ONE_SIZE.items()}
     for layer in record.layers.values():
         if name in layer["weights"].values():
             weights = [record.steps[0]["weights"][weight] for weight in layer["weights"].values()]
             kernel = array if array.ndim > 1 else max(weights, key=lambda weight: (weight.ndim, weight.size))
+            if layer["kind"].startswith("Embedding"):  # its rows are no inputs
+                sizes |= of_one_size
             if hidden := layer.get("hidden_size"):  # of all weights of PyTorch's recurrent layers
                 sizes["U(±1/√hidden)"] = [("uniform", hidden**-0.5)]
     for is_pytorch in [True, False] if record.is_pytorch is None else [record.is_pytorch]:
@@ -149,7 +152,7 @@ def _candidates(name: str, record: Record) -> Iterator[tuple[str, Any]]:
             fan_in, fan_out = (kernel.shape[end] * int(np.prod(field)) for end in ends)
             for known, (kind, scale) in [*OF_THE_KERNEL.items()][: None if array.ndim > 1 else 1]:
                 sizes.setdefault(known, []).append((kind, scale(fan_in, fan_out)))
-    sizes |= {known: [size] for known, size in OF_ONE_SIZE.items()}
+    sizes |= of_one_size
     yield from ((known, DISTRIBUTIONS[kind](scale)) for known, found in sizes.items() for kind, scale in found)
 
 

@@ -50,14 +50,14 @@ def walk(comparison: Comparison) -> Walk:
     drops_in_both = any(
         what == "dropout" and one and other and "off" not in one | other for _, what, _, one, other in claims
     )
-    mixtures = find.explain_both(comparison)
+    claims, mixtures, joined = find.join_penalty(comparison, claims, find.explain_both(comparison))
     common = {label: one & other for label, (one, other) in mixtures.items() if one & other}
     findings = [
         *find.unpaired_weights(comparison),
         *find.disagreements(claims),
         *find.steps(comparison, mixtures),
     ]
-    remarks = [*find.untold(claims)]
+    remarks = [*joined, *find.untold(claims)]
     rows: list[Row] = []
     weights_differ = False
     for step in range(1, min(len(comparison.one.steps), len(comparison.other.steps)) + 1):
@@ -79,10 +79,12 @@ def walk(comparison: Comparison) -> Walk:
                 verdict = "chance"
             elif upstream or checkpoint == "weights":
                 verdict = "inherited"
+            elif checkpoint == "loss" and joined:
+                verdict = "agree"
             elif checkpoint == "output" and drops_in_both:
                 verdict = "chance"
                 remarks = [*dict.fromkeys([*remarks, DROPOUT])]
-            elif checkpoint == "output" and (remark := find.transformed_output(comparison, step)):
+            elif checkpoint == "output" and (remark := find.transformed_output(comparison, step, claims)):
                 verdict, differing = "agree", []
                 remarks = [*dict.fromkeys([*remarks, remark])]
             else:

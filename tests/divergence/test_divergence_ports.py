@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,18 @@ def test_a_small_convolutions_first_weights_are_told(channels: int, filters: int
 
         assert [(finding.one, finding.other) for finding in found.findings] == named
         assert not found.remarks
+
+
+def test_the_rows_of_a_table_are_no_inputs() -> None:
+    """U(±0.05) and U(±1/√400) are the same numbers."""
+    settings = {"framework": "Keras", "layers": {"table": {"kind": "Embedding", "weights": {"embeddings": "table"}}}}
+    random = np.random.default_rng(0)
+    one, other = (
+        Record([{name: {} for name in CHECKPOINTS} | {"weights": {"table": table}}], settings)
+        for table in (random.uniform(-0.05, 0.05, (400, 16)), random.normal(size=(400, 16)))
+    )
+
+    assert walk(Comparison.of(one, other)).findings[0].one == "U(−0.05, 0.05)"
 
 
 def test_first_weights_too_few_to_tell_are_said_to_be() -> None:
@@ -205,13 +218,15 @@ def test_a_broadcast_loss_is_named_beside_a_penalty_that_float32_hides(size: flo
     assert loss.other.startswith(told), text
 
 
-def test_probabilities_and_logits_of_one_loss_are_a_remark(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("reduction", "findings"), [("mean", []), ("sum", ["the loss"])])
+def test_probabilities_and_logits_of_one_loss_are_a_remark(reduction: str, findings: list[str], tmp_path: Path) -> None:
     original = keras.Sequential([keras.Input((12,)), layers.Dense(4), layers.Softmax()])
-    losses = "sparse_categorical_crossentropy", functional.cross_entropy
+    losses = "sparse_categorical_crossentropy", partial(functional.cross_entropy, reduction=reduction)
     found, text = compare(tmp_path, original, nn.Sequential(nn.Linear(12, 4)), NUMBERS, CLASSES, losses)
 
-    assert not found.findings, text
-    assert found.remarks == ["The outputs aren't of one kind (there is the softmax of here), but give the same loss"]
+    assert [finding.what for finding in found.findings] == findings, text
+    kinds = "The outputs aren't of one kind (there is the softmax of here), and each loss takes its own"
+    assert found.remarks == [kinds]
 
 
 def test_rows_are_spoken_of_only_where_some_are_looked_up(tmp_path: Path) -> None:
