@@ -119,14 +119,10 @@ def distance(a: Array, b: Array, least: float = 0.0) -> float:
 def relations(
     a: Array, b: Array, tolerance: float, counts: Mapping[str, int] = {}, parts: Mapping[str, Array] = {}
 ) -> Iterator[str]:
-    """What one of two arrays is of the other, as far as that is something known, the simplest first.
+    """What one of two arrays, with examples along its first axis, is of the other, the simplest first.
 
-    Args:
-        a: the one, with examples along its first axis.
-        b: the other.
-        tolerance: how far apart they may be.
-        counts: what a ratio may be, by what it is called.
-        parts: what may be on top, by what is to be said of it, with its factor as `{0}` and half of it as `{1}`.
+    `counts` are what a ratio may be, by what it is called; `parts` what may be on top, by what is to be said of it with
+    its factor as `{0}` and half of it as `{1}`.
     """
     if a.size != b.size:
         yield f"the shapes are {a.shape} and {b.shape}"

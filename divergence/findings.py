@@ -18,7 +18,7 @@ from divergence.initialisers import NOTABLE, UNLIKELY, find_origins, likely, sam
 from divergence.layers import CONVENTIONS, pair_layers
 from divergence.losses import PENALTY, complete_losses, find_groups
 from divergence.parting import find_parting
-from divergence.record import Array, Record, Step
+from divergence.record import Array, Step
 from divergence.steps import DECAY, EPSILON, OF_STEPS, REPEATED, Mixture, differing_parts, explain_steps, find_hints
 
 Claim: TypeAlias = tuple[str, str, str, dict[str, str], dict[str, str]]
@@ -31,6 +31,7 @@ OWN_FORM = re.compile(r"^no known formula|entropy(?!.*(a second|are expected))")
 """Losses that may have been given what they take."""
 UNTOLD = "that can't be told from"
 WITHOUT_SETTING = {"batch norm's running variance", "βᵗ", REPEATED, OF_STEPS}
+STATED = "; of several ε that fit, the one that the program states"
 NO_SETTING = "no setting in either framework, and hardly ever matters"
 
 
@@ -94,12 +95,12 @@ def _weights(comparison: Comparison) -> Iterator[Claim]:
             yield "weights", "rows of zeros", pair.label, _zero_rows(a), _zero_rows(b)
 
 
-def _unknown(array: Array) -> dict[str, str]:
-    return {f"no known initialiser (mean {array.mean():.3g}, sd {array.std():.3g})": _range(array)}
-
-
 def _range(array: Array) -> str:
     return f"{array.min():.3g} to {array.max():.3g}"
+
+
+def _unknown(array: Array) -> dict[str, str]:
+    return {f"no known initialiser (mean {array.mean():.3g}, sd {array.std():.3g})": _range(array)}
 
 
 def _zero_rows(table: Array) -> dict[str, str]:
@@ -119,13 +120,16 @@ def _batches(comparison: Comparison) -> Iterator[Claim]:
             here, there = ({str(x.dtype): f"{_range(x)}, and float32 holds all to 16,777,216"} for x in (a, b))
             yield "batch", "type", name, here, there
         elif a.shape == b.shape and distance(a, b) > comparison.tolerance("batch"):
-            apart = a.astype(float) - b
-            is_shift = np.ptp(apart) <= comparison.tolerance("batch") < np.ptp(a.astype(float))
+            shifts, counts = np.unique(a.astype(float) - b, return_counts=True)
+            shift, share = shifts[counts.argmax()], counts.max() / a.size
+            is_shift = shift != 0 and share > 0.9 and len(np.unique(a)) > 10
             if is_shift or not same_distribution(a, b):
                 known = next(relations(a, b, comparison.tolerance("output")), "")
-                known = f"{apart.flat[0]:+g} here in every place" if is_shift else known
+                if is_shift:
+                    equal = np.array_equal(one.get("target", []), other.get("target", a))
+                    known = f"{shift:+g} here in {share:.0%} of the places{', of equal targets' * equal}"
                 here, there = ({f"{_range(x)}, mean {x.mean():.3g}": known} for x in (a, b))
-                yield "batch", "shift" if is_shift else "scale", name, here, there
+                yield "batch", "ids" if is_shift else "scale", name, here, there
 
 
 def _layers(comparison: Comparison) -> Iterator[Claim]:
@@ -142,7 +146,9 @@ def explain_both(comparison: Comparison) -> Mixtures:
     """The mixtures that explain the steps of each pair of weights whose steps both programs recorded."""
     hints = set().union(*map(find_hints, comparison.records))
     one, other = (explain_steps(record, hints) for record in comparison.records)
-    return {p.label: (one[p.one], other[p.other]) for p in comparison.pairs if p.one in one and p.other in other}
+    learned = {**comparison.one.steps[0]["gradients"], **comparison.other.steps[0]["gradients"]}
+    pairs = [pair for pair in comparison.pairs if pair.one in learned or pair.other in learned]
+    return {pair.label: (one[pair.one], other[pair.other]) for pair in pairs if pair.one in one and pair.other in other}
 
 
 def join_penalty(
@@ -158,62 +164,37 @@ def join_penalty(
         found = [match for name in losses[side] if (match := PENALTY.fullmatch(name)) and match[1] in losses[1 - side]]
         decays = any(part == DECAY and words.startswith("coupled") for part, words in parts[1 - side])
         if found and decays and ("clipping", "none") in parts[side]:
-            ways = [(float(m[2]), _count_as_decay(comparison, mixtures, side, float(m[2]), m[3])) for m in found]
-            size, joined = max(ways, key=lambda way: sum(bool(one & other) for one, other in way[1].values()))
+            size, group = float(found[-1][2]), find_groups(comparison.records[side])[found[-1][3]]  # the widest
+            decay = DECAY, f"coupled: {2 * size:.9g}·w joins the gradient"
+            for pair in comparison.pairs:
+                if pair.label in mixtures and (pair.one, pair.other)[side] in group:
+                    both = [*mixtures[pair.label]]
+                    both[side] = {tuple(decay if part == (DECAY, "none") else part for part in m) for m in both[side]}
+                    mixtures = mixtures | {pair.label: (both[0], both[1])}
             remark = f"{size:g}·Σw² in the loss {where} counts as {2 * size:g}·w that joins the gradient, which it is"
-            return [c for c in claims if c[0] != "loss"], joined, [f"{remark}; only the printed loss differs by it"]
+            claims = [claim for claim in claims if claim[0] != "loss"]
+            return claims, mixtures, [f"{remark}; only the printed loss differs by it"]
     return claims, mixtures, []
-
-
-def _count_as_decay(comparison: Comparison, mixtures: Mixtures, side: int, size: float, group: str) -> Mixtures:
-    members, decay = find_groups(comparison.records[side])[group], f"coupled: {2 * size:.9g}·w joins the gradient"
-    joined = mixtures.copy()
-    for pair in comparison.pairs:
-        if pair.label in mixtures and (pair.one, pair.other)[side] in members:
-            one, other = (
-                {tuple((DECAY, decay) if part == (DECAY, "none") else part for part in mixture) for mixture in of}
-                if side == own
-                else of
-                for own, of in enumerate(mixtures[pair.label])
-            )
-            joined[pair.label] = one, other
-    return joined
 
 
 def steps(comparison: Comparison, mixtures: Mixtures) -> Iterator[Finding]:
     """Optimisers that take weights and gradients to the next weights by different formulas."""
     differences = comparison.differences(1, "after")
-    one_learns, other_learns = (record.steps[0]["gradients"] for record in comparison.records)
-    learned = {pair.label for pair in comparison.pairs if pair.one in one_learns or pair.other in other_learns}
     groups: dict[tuple[str, str, str], list[str]] = defaultdict(list)
-    for pair in comparison.pairs:
-        one, other = mixtures.get(pair.label, (set[Mixture](), set[Mixture]()))
-        stays, stays_there = _stays(pair.one, comparison.one), _stays(pair.other, comparison.other)
-        if one and other:
-            for difference in differing_parts(one, other, comparison.records) if not one & other else ():
-                groups[difference].append(pair.label)
-        elif stays != stays_there and pair.label in learned:
-            here, there = ("not trained" if of else "trained" for of in (stays, stays_there))
-            groups["training", here, there].append(pair.label)
-        elif bool(one) != bool(other) and differences.get(pair.label, np.inf) > comparison.tolerance("after"):
+    for label, (one, other) in mixtures.items():
+        if one and other and not one & other:
+            for difference in differing_parts(one, other, comparison.records):
+                groups[difference].append(label)
+        elif bool(one) != bool(other) and differences.get(label, np.inf) > comparison.tolerance("after"):
             here, there = ("a known formula" if found else "no known formula explains it" for found in (one, other))
-            groups["the formula", here, there].append(pair.label)
+            groups["the formula", here, there].append(label)
     count = min(len(record.steps) for record in comparison.records)
     by = f"by {count} steps of weights and gradients, each program's own, in {comparison.precision}"
     for (part, here, there), labels in sorted(groups.items(), key=lambda group: group[0][0] == "the formula"):
-        has_setting = part not in WITHOUT_SETTING and not (part == EPSILON and here.split()[0] == there.split()[0])
-        names = ["all weights"] if len(labels) == len(learned) > 1 else labels
-        yield Finding(1, "after", _of(part, names), here, there, [by] if has_setting else [by, NO_SETTING])
-
-
-def _stays(name: str, record: Record) -> bool:
-    """Whether a weight stays as it is in all steps, and not for want of a gradient that isn't zero."""
-    return all(
-        name in step["after"]
-        and np.array_equal(step["weights"][name], step["after"][name])
-        and step["gradients"].get(name, np.ones(1)).any()
-        for step in record.steps
-    )
+        is_place = part == EPSILON and here.split()[0] == there.split()[0]
+        lines = [by + STATED * (part == EPSILON)] + [NO_SETTING] * (part in WITHOUT_SETTING or is_place)
+        names = labels if len(labels) < max(2, len(mixtures)) else ["all weights"]
+        yield Finding(1, "after", _of(part, names), here, there, lines)
 
 
 def difference(comparison: Comparison, step: int, checkpoint: str, labels: list[str]) -> Iterator[Finding]:

@@ -65,20 +65,12 @@ def find_parting(comparison: Comparison, step: int) -> Finding:
 
 
 def _find_pair(comparison: Comparison, step: int, alone: Sequence[list[str]]) -> tuple[str, str] | None:
-    """Of the layers whose outputs the other program has nowhere, the first that may do the same.
-
-    Those known to be the same layer, then those of equal inputs, then those with outputs of one size.
-    """
+    """Of layers whose outputs the other program lacks, the first known as the same, else with outputs of one size."""
     one, other = (record.steps[step - 1]["layers"] for record in comparison.records)
     known = {(here.name, there.name) for here, there in pair_layers(comparison)}
-    ranked = []
-    for here, there in itertools.product(*alone):
-        inputs = one.get(f"{here}:input", NOTHING), other.get(f"{there}:input", NOTHING)
-        is_equal = inputs[0].size > 0 and distance(*inputs) <= comparison.tolerance("output")
-        fits = one[f"{here}:output"].size == other[f"{there}:output"].size
-        if is_equal or fits:
-            ranked.append((((here, there) not in known, not is_equal, not fits), (here, there)))
-    return min(ranked, key=lambda ranking: ranking[0])[1] if ranked else None
+    pairs = [*itertools.product(*alone)]
+    alike = [(here, there) for here, there in pairs if one[f"{here}:output"].size == other[f"{there}:output"].size]
+    return next(iter([pair for pair in pairs if pair in known] + alike), None)
 
 
 def _sorted(array: Array) -> Array:

@@ -30,6 +30,7 @@ Options: TypeAlias = dict[str, Words]
 EACH, ALL, NUMBERS = "each tensor to norm ", "all together to norm ", "each number to ±"
 CLIPPINGS = {"clipnorm": EACH, "global_clipnorm": ALL, "clipvalue": NUMBERS}
 """By Keras's names."""
+NOT_TRAINED: Mixture = (("optimiser", "none (not trained)"),)
 EPSILON, DECAY = "ε", "weight decay"
 REPEATED, UNUSED, OF_STEPS = "repeated rows", "rows not looked up", "momentum of"
 """Parts; the last two are open where each step looks up all rows, as of a dense layer, and where the rate stays."""
@@ -45,16 +46,17 @@ def explain_steps(record: Record, hints: set[Hint]) -> dict[str, set[Mixture]]:
     So a tensor that clipping never touched counts as clipped where the others are. A weight whose steps weren't
     recorded is left out; one that no mixture explains has none.
     """
-    kinds = [step[kind].keys() for step in record.steps for kind in ("weights", "gradients", "after")]
-    recorded = [name for name in record.steps[0]["weights"] if all(name in names for names in kinds)]
-    found = {name: {*_explain(name, record, hints)} for name in recorded}
+    found: dict[str, set[Mixture]] = {}
+    for name in record.steps[0]["weights"]:
+        if all(name in step[kind] for step in record.steps for kind in ("weights", "after")):
+            learns = all(name in step["gradients"] for step in record.steps)
+            stays = all(np.array_equal(step["weights"][name], step["after"][name]) for step in record.steps)
+            if learns or stays:
+                found[name] = ({*_explain(name, record, hints)} if learns else set()) or {*[NOT_TRAINED][:stays]}
     often = Counter(part for mixtures in found.values() for part in {*itertools.chain(*mixtures)})
-
-    def support(mixture: Mixture) -> float:
-        return sum(often[part] for part in mixture) / len(mixture)
-
-    most = {name: max(map(support, mixtures), default=0) for name, mixtures in found.items()}
-    return {name: {mixture for mixture in found[name] if support(mixture) == most[name]} for name in found}
+    support = {m: sum(often[part] for part in m) / len(m) for mixtures in found.values() for m in mixtures}
+    most = {name: max((support[m] for m in mixtures), default=0) for name, mixtures in found.items()}
+    return {name: {m for m in mixtures if support[m] == most[name]} for name, mixtures in found.items()}
 
 
 def find_hints(record: Record) -> set[Hint]:

@@ -47,16 +47,10 @@ def walk(comparison: Comparison) -> Walk:
     convention. First weights and rows that only look like other draws are chance. The rest is inherited.
     """
     claims = [*find.collect_claims(comparison)]
-    drops_in_both = any(
-        what == "dropout" and one and other and "off" not in one | other for _, what, _, one, other in claims
-    )
+    drops = [one and other and "off" not in one | other for _, what, _, one, other in claims if what == "dropout"]
     claims, mixtures, joined = find.join_penalty(comparison, claims, find.explain_both(comparison))
     common = {label: one & other for label, (one, other) in mixtures.items() if one & other}
-    findings = [
-        *find.unpaired_weights(comparison),
-        *find.disagreements(claims),
-        *find.steps(comparison, mixtures),
-    ]
+    findings = [*find.unpaired_weights(comparison), *find.disagreements(claims), *find.steps(comparison, mixtures)]
     remarks = [*joined, *find.untold(claims)]
     rows: list[Row] = []
     weights_differ = False
@@ -81,7 +75,7 @@ def walk(comparison: Comparison) -> Walk:
                 verdict = "inherited"
             elif checkpoint == "loss" and joined:
                 verdict = "agree"
-            elif checkpoint == "output" and drops_in_both:
+            elif checkpoint == "output" and any(drops):
                 verdict = "chance"
                 remarks = [*dict.fromkeys([*remarks, DROPOUT])]
             elif checkpoint == "output" and (remark := find.transformed_output(comparison, step, claims)):

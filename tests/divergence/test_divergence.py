@@ -291,7 +291,7 @@ PAIRS = {
         "largest 0",
     ),
     # the step
-    "not trained": ({}, {"prepare": lambda m: m.first.requires_grad_(False)}, "after", "trained", "not trained"),
+    "not trained": ({}, {"prepare": lambda m: m.first.requires_grad_(False)}, "after", "SGD", "not trained"),
     "learning rate": ({}, {"optimizer": sgd(lr=0.01)}, "after", "0.1", "0.01"),
     "momentum": ({}, {"optimizer": sgd(momentum=0.9)}, "after", "0", "0.9"),
     "nesterov": (
@@ -360,7 +360,7 @@ PAIRS = {
 
 EVIDENCE = {
     "scale": "here is 255 times there",
-    "ids": "-1 here in every place",
+    "ids": "-1 here in 100% of the places",
     "second softmax": "there is the softmax of here",
     "not cleared": "there, the last step's gradient is added: not cleared",
     "frozen": "there is zero",
