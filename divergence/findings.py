@@ -31,7 +31,7 @@ OWN_FORM = re.compile(r"^no known formula|entropy(?!.*(a second|are expected))")
 """Losses that may have been given what they take."""
 UNTOLD = "that can't be told from"
 WITHOUT_SETTING = {"batch norm's running variance", "βᵗ", REPEATED, OF_STEPS}
-STATED = "; of several ε that fit, the one that the program states"
+STATED = "; where several ε fit, the one that the program states"
 NO_SETTING = "no setting in either framework, and hardly ever matters"
 
 
