@@ -171,9 +171,9 @@ def join_penalty(
                     both = [*mixtures[pair.label]]
                     both[side] = {tuple(decay if part == (DECAY, "none") else part for part in m) for m in both[side]}
                     mixtures = mixtures | {pair.label: (both[0], both[1])}
-            remark = f"{size:g}·Σw² in the loss {where} counts as {2 * size:g}·w that joins the gradient, which it is"
+            remark = f"{size:g}·Σw² in the loss {where} counts as {2 * size:g}·w that joins the gradient"
             claims = [claim for claim in claims if claim[0] != "loss"]
-            return claims, mixtures, [f"{remark}; only the printed loss differs by it"]
+            return claims, mixtures, [f"{remark}: the same step, and another printed loss"]
     return claims, mixtures, []
 
 

@@ -83,12 +83,11 @@ def find_origins(record: Record) -> dict[str, dict[str, Fit]]:
     """
     origins = {name: _find_origin(name, record) for name in record.steps[0]["weights"]}
     often = Counter(itertools.chain(*origins.values()))
-    return {
-        name: {
-            known: fits[known] for known in sorted(fits, key=lambda known: (fits[known].p < DOUBTFUL, -often[known]))
-        }
-        for name, fits in origins.items()
-    }
+
+    def order(fits: dict[str, Fit]) -> list[str]:
+        return sorted(fits, key=lambda known: (fits[known].p < DOUBTFUL, -often[known]))
+
+    return {name: {known: fits[known] for known in order(fits)} for name, fits in origins.items()}
 
 
 def tell_apart(one: dict[str, Fit], other: dict[str, Fit]) -> tuple[float, str]:

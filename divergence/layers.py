@@ -31,12 +31,12 @@ class Layer:
     @property
     def settings(self) -> dict[str, Any]:
         """As its program recorded them."""
-        return self.record.layers.get(self.name, {"kind": self.name})
+        return {"kind": self.name, "weights": {}} | self.record.layers.get(self.name, {})
 
     @property
     def weights(self) -> set[str]:
         """Their full names."""
-        return {*self.settings.get("weights", {}).values()}
+        return {*self.settings["weights"].values()}
 
     @property
     def family(self) -> str:
@@ -102,11 +102,8 @@ def _sources(layer: Layer) -> dict[str, set[str]]:
         if mean is not None and variance is not None:
             scaled = (layer.array("input") - mean) * (1 if scale is None else scale)
             with np.errstate(all="ignore"):
-                sources[source] = {
-                    f"{epsilon:g}"
-                    for epsilon in epsilons
-                    if (np.abs(scaled / np.sqrt(variance + epsilon) - shifted) <= allowed).all()
-                }
+                off = {epsilon: np.abs(scaled / np.sqrt(variance + epsilon) - shifted).max() for epsilon in epsilons}
+            sources[source] = {f"{epsilon:g}" for epsilon in epsilons if off[epsilon] <= allowed}
     return {source: epsilons for source, epsilons in sources.items() if epsilons}
 
 

@@ -125,12 +125,8 @@ def _of_numbers(output: Array, target: Array) -> Iterator[tuple[str, Array]]:
     wrong = f"{entropy} of numbers outside [0, 1]: logits where probabilities are expected"
     of_probabilities = -target * np.log(probability) - (1 - target) * np.log1p(-probability)
     yield entropy if may_be_probabilities else wrong, of_probabilities
-    if (
-        output.shape == target.shape
-        and output.ndim > 1
-        and output.shape[-1] > 1
-        and np.allclose(target.sum(axis=-1), 1)
-    ):
+    are_shares = output.shape == target.shape and output.ndim > 1 and np.allclose(target.sum(axis=-1), 1)
+    if are_shares and output.shape[-1] > 1:
         yield from _of_classes(output, target.argmax(axis=-1))
 
 

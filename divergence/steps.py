@@ -198,17 +198,12 @@ def _optimisers(
     rho = {f"{value:g}": {"rho": value} for value in numbers("alpha rho", 0.9, 0.99)}
     powers: Words = {"exact": {}, "of β rounded to float32": {"rounded_betas": True}}
     sums = {f"{s:.9g}": {"initial": s} for s in numbers("initial_accumulator_value", 0.0, 0.1, cast=True)}
-    rows: Options = {REPEATED: {"summed, then squared": {}}}
-    if squares:
-        rows[REPEATED]["squared look-up by look-up"] = {"squares": squares}
+    one_by_one: Words = {"squared look-up by look-up": {"squares": squares}} if squares else {}
+    rows: Options = {REPEATED: {"summed, then squared": {}} | one_by_one}
     lazy: Options = {UNUSED: {"move on": {}, "stay (lazy)": {"looked_up": looked_up}}}
     of_adam: Options = {"β": beta, EPSILON: after | before, "βᵗ": powers} | rows | lazy | decay
-    of_rmsprop: Options = {
-        "ρ": rho,
-        EPSILON: root,
-        "momentum": momentum,
-        "first mean square": {"0": {}, "1": {"initial": 1}},
-    }
+    first: Words = {"0": {}, "1": {"initial": 1}}
+    of_rmsprop: Options = {"ρ": rho, EPSILON: root, "momentum": momentum, "first mean square": first}
     found: dict[str, tuple[Callable[..., Array], Options]] = {
         "SGD": (sgd, {"momentum": velocity, OF_STEPS: {"gradients": {}, "steps": {"rate_inside": True}}} | decay),
         "Adam": (adam, of_adam),
