@@ -48,6 +48,7 @@ def describe(comparison: Comparison, found: Walk) -> str:
     lines = [f"{'step':>4}  {'checkpoint':<10}  {'compared':>8}  {'differ':>6}  {'largest':>8}  verdict"]
     for row in found.rows:
         largest, name = f"{row.largest:.1e}" if row.largest else "0", CHECKPOINTS[row.checkpoint]
+        largest = largest.replace("inf", "-")  # other shapes, or no numbers
         lines.append(f"{row.step:>4}  {name:<10}  {row.compared:>8}  {row.differ:>6}  {largest:>8}  {row.verdict}")
     if not found.findings:
         lines += ["", *_wrap(_describe_agreement(found))]
@@ -65,14 +66,15 @@ def describe(comparison: Comparison, found: Walk) -> str:
 
 
 def _describe_agreement(found: Walk) -> str:
-    verdicts = {row.verdict for row in found.rows}
-    if "chance" not in verdicts:
+    chance = dict.fromkeys(CHECKPOINTS[row.checkpoint] for row in found.rows if row.verdict == "chance")
+    if not chance:
         return "No convention differs." if found.remarks else "They agree in all that was recorded."
-    by_chance = ", ".join({CHECKPOINTS[row.checkpoint]: None for row in found.rows if row.verdict == "chance"})
+    if [*chance] == ["output"]:  # of dropout, which is remarked
+        return "No convention differs before the dropout."
     return (
-        f"No convention differs. By chance alone (other random draws, as from another seed) these do: {by_chance}; the "
-        "rest follows from them. To compare further, start both from one record's weights (start_from) and give both "
-        "the same batches."
+        f"No convention differs. By chance alone (other random draws, as from another seed) these do: "
+        f"{', '.join(chance)}; the rest follows from them. To compare further, start both from one record's weights "
+        "(start_from) and give both the same batches."
     )
 
 

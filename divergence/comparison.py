@@ -84,40 +84,45 @@ class Comparison:
             if len(one) == len(other) and one.keys() != other.keys():
                 other = dict(zip(one, other.values(), strict=True))
             return {name: distance(one[name], other[name]) for name in one if name in other}
-        before = {pair: (a, b) for pair, a, b in self.aligned(step, "weights")} if checkpoint == "after" else {}
+        before = {pair: both for pair, *both in self.aligned(step, "weights")} if checkpoint == "after" else {}
+        moved = {
+            pair: [new - old for new, old in zip(both, before.get(pair, (0, 0)), strict=True)]
+            for pair, *both in self.aligned(step, checkpoint)
+        }
+        # A gradient that would be zero, as of a bias that a batch norm takes off again, is the others' round-off.
+        of_all = 16 * max((np.abs(x).max(initial=0) for both in moved.values() for x in both), default=0.0)
         found = {}
-        for pair, a, b in self.aligned(step, checkpoint):
-            old_a, old_b = before.get(pair, (0, 0))
-            rounding = 4 * float(np.finfo(self.precision).eps * np.abs(old_a).max(initial=0))  # of the subtraction
-            found[pair.label] = distance(a - old_a, b - old_b, rounding)
+        for pair, (a, b) in moved.items():
+            of_subtraction = 4 * np.abs(before.get(pair, (0, 0))[0]).max(initial=0)
+            rounding = float(np.finfo(self.precision).eps * max(of_all, of_subtraction))
+            found[pair.label] = distance(a, b, rounding / self.tolerance(checkpoint))
         return found
 
 
-def distance(a: Array, b: Array, rounding: float = 0.0) -> float:
-    """The largest difference of two arrays, of the largest number in them; infinite where the shapes differ."""
+def distance(a: Array, b: Array, least: float = 0.0) -> float:
+    """The largest difference of two arrays, of the largest number in them or the `least` that it counts as.
+
+    Infinite where the shapes differ.
+    """
     if a.shape != b.shape and a.squeeze().shape != b.squeeze().shape:
         for x, y in ((a, b), (b, a)):
             if x.ndim > 2 and np.moveaxis(x, 1, -1).shape == y.shape:  # channels first and channels last
-                return distance(np.moveaxis(x, 1, -1), y, rounding)
+                return distance(np.moveaxis(x, 1, -1), y, least)
         return np.inf
     a, b = (np.asarray(array, dtype=float).ravel() for array in (a, b))
-    largest, apart = max(np.abs(a).max(initial=0), np.abs(b).max(initial=0)), np.abs(a - b).max(initial=0)
+    largest, apart = max(np.abs(a).max(initial=least), np.abs(b).max(initial=least)), np.abs(a - b).max(initial=0)
     if np.isnan(apart):
         return 0.0 if np.array_equal(a, b, equal_nan=True) else np.inf
-    return 0.0 if apart <= rounding or largest == 0 else float(apart / largest)
+    return float(apart / largest) if largest else 0.0
 
 
 def relations(
     a: Array, b: Array, tolerance: float, counts: Mapping[str, int] = {}, parts: Mapping[str, Array] = {}
 ) -> Iterator[str]:
-    """What one of two arrays is of the other, as far as that is something known, the simplest first.
+    """What one of two arrays, with examples along its first axis, is of the other, the simplest first.
 
-    Args:
-        a: the one, with examples along its first axis.
-        b: the other.
-        tolerance: how far apart they may be.
-        counts: what a ratio may be, by what it is called.
-        parts: what may be on top, by what is to be said of it, with its factor as `{0}` and half of it as `{1}`.
+    `counts` are what a ratio may be, by what it is called; `parts` what may be on top, by what is to be said of it with
+    its factor as `{0}` and half of it as `{1}`.
     """
     if a.size != b.size:
         yield f"the shapes are {a.shape} and {b.shape}"

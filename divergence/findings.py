@@ -5,6 +5,8 @@ both is that a difference. So it is seen however far apart the numbers are, and 
 Only what no program shows by itself is looked for in the numbers of both, where all that leads to them agrees.
 """
 
+import itertools
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
@@ -13,11 +15,11 @@ import numpy as np
 
 from divergence.comparison import Comparison, Finding, distance, relations
 from divergence.initialisers import NOTABLE, UNLIKELY, find_origins, likely, same_distribution, tell_apart
-from divergence.layers import CONVENTIONS, Layer
-from divergence.losses import complete_losses
-from divergence.parting import find_parting, outputs
+from divergence.layers import CONVENTIONS, pair_layers
+from divergence.losses import PENALTY, complete_losses, find_groups
+from divergence.parting import find_parting
 from divergence.record import Array, Step
-from divergence.steps import Mixture, differing_parts, explain_steps, find_clippings
+from divergence.steps import DECAY, EPSILON, OF_STEPS, REPEATED, Mixture, differing_parts, explain_steps, find_hints
 
 Claim: TypeAlias = tuple[str, str, str, dict[str, str], dict[str, str]]
 """A checkpoint, what is claimed there and of which weight or layer, and for each program the conventions that explain
@@ -25,7 +27,12 @@ its numbers, each with what speaks for it."""
 Mixtures: TypeAlias = dict[str, tuple[set[Mixture], set[Mixture]]]
 """The mixtures that explain each pair of weights' steps, in the one program and in the other."""
 
+OWN_FORM = re.compile(r"^no known formula|entropy(?!.*(a second|are expected))")
+"""Losses that may have been given what they take."""
 UNTOLD = "that can't be told from"
+WITHOUT_SETTING = {"batch norm's running variance", "βᵗ", REPEATED, OF_STEPS}
+STATED = "; where several ε fit, the one that the program states"
+NO_SETTING = "no setting in either framework, and hardly ever matters"
 
 
 def unpaired_weights(comparison: Comparison) -> Iterator[Finding]:
@@ -88,12 +95,12 @@ def _weights(comparison: Comparison) -> Iterator[Claim]:
             yield "weights", "rows of zeros", pair.label, _zero_rows(a), _zero_rows(b)
 
 
-def _unknown(array: Array) -> dict[str, str]:
-    return {f"no known initialiser (mean {array.mean():.3g}, sd {array.std():.3g})": _range(array)}
-
-
 def _range(array: Array) -> str:
     return f"{array.min():.3g} to {array.max():.3g}"
+
+
+def _unknown(array: Array) -> dict[str, str]:
+    return {f"no known initialiser (mean {array.mean():.3g}, sd {array.std():.3g})": _range(array)}
 
 
 def _zero_rows(table: Array) -> dict[str, str]:
@@ -112,33 +119,62 @@ def _batches(comparison: Comparison) -> Iterator[Claim]:
         if {a.dtype.kind, b.dtype.kind} == {"f", "i"} and name != "target":
             here, there = ({str(x.dtype): f"{_range(x)}, and float32 holds all to 16,777,216"} for x in (a, b))
             yield "batch", "type", name, here, there
-        elif a.shape == b.shape and distance(a, b) > comparison.tolerance("batch") and not same_distribution(a, b):
-            known = next(relations(a, b, comparison.tolerance("output")), "")
-            here, there = ({f"{_range(x)}, mean {x.mean():.3g}": known} for x in (a, b))
-            yield "batch", "scale", name, here, there
+        elif a.shape == b.shape and distance(a, b) > comparison.tolerance("batch"):
+            shifts, counts = np.unique(a.astype(float) - b, return_counts=True)
+            shift, share = shifts[counts.argmax()], counts.max() / a.size
+            is_shift = shift != 0 and share > 0.9 and len(np.unique(a)) > 10
+            if is_shift or not same_distribution(a, b):
+                known = next(relations(a, b, comparison.tolerance("output")), "")
+                if is_shift:
+                    equal = np.array_equal(one.get("target", []), other.get("target", a))
+                    known = f"{shift:+g} here in {share:.0%} of the places{', of equal targets' * equal}"
+                here, there = ({f"{_range(x)}, mean {x.mean():.3g}": known} for x in (a, b))
+                yield "batch", "ids" if is_shift else "scale", name, here, there
 
 
 def _layers(comparison: Comparison) -> Iterator[Claim]:
-    """What the layers of one kind do, taken in their order."""
-    one, other = (
-        [layer for name in outputs(record.steps[0]["layers"]) if (layer := Layer(name, record)).family]
-        for record in comparison.records
-    )
-    for family, conventions in CONVENTIONS.items():
-        both = ([layer for layer in of if layer.family == family] for of in (one, other))
-        for here, there in zip(*both, strict=False):
-            label = here.name if here.name == there.name else f"{here.name} = {there.name}"
-            for (checkpoint, what), find in conventions.items():
-                how = "by what went into it and came out"
-                values, others = (dict.fromkeys(sorted(find(layer)), how) for layer in (here, there))
-                yield checkpoint, what, label, values, others
+    """What paired layers of one kind do."""
+    for here, there in pair_layers(comparison):
+        label = here.name if here.name == there.name else f"{here.name} = {there.name}"
+        for (checkpoint, what), find in CONVENTIONS[here.family].items() if here.family == there.family else ():
+            how = "by what went into it and came out" + (f"; {NO_SETTING}" if what in WITHOUT_SETTING else "")
+            values, others = (dict.fromkeys(sorted(find(layer)), how) for layer in (here, there))
+            yield checkpoint, what, label, values, others
 
 
 def explain_both(comparison: Comparison) -> Mixtures:
     """The mixtures that explain the steps of each pair of weights whose steps both programs recorded."""
-    clippings = set().union(*map(find_clippings, comparison.records))
-    one, other = (explain_steps(record, clippings) for record in comparison.records)
-    return {p.label: (one[p.one], other[p.other]) for p in comparison.pairs if p.one in one and p.other in other}
+    hints = set().union(*map(find_hints, comparison.records))
+    one, other = (explain_steps(record, hints) for record in comparison.records)
+    learned = {**comparison.one.steps[0]["gradients"], **comparison.other.steps[0]["gradients"]}
+    pairs = [pair for pair in comparison.pairs if pair.one in learned or pair.other in learned]
+    return {pair.label: (one[pair.one], other[pair.other]) for pair in pairs if pair.one in one and pair.other in other}
+
+
+def join_penalty(
+    comparison: Comparison, claims: list[Claim], mixtures: Mixtures
+) -> tuple[list[Claim], Mixtures, list[str]]:
+    """Where one program's loss has a penalty and the other's optimiser adds one: the optimiser's in both, and a remark.
+
+    λΣw² in the loss puts 2λ·w on the gradient, as a coupled weight decay of 2λ does.
+    """
+    losses = next((claim[3:] for claim in claims if claim[0] == "loss"), ({}, {}))
+    parts = [{part for both in mixtures.values() for part in itertools.chain(*both[side])} for side in (0, 1)]
+    for side, where in enumerate(("here", "there")):
+        found = [match for name in losses[side] if (match := PENALTY.fullmatch(name)) and match[1] in losses[1 - side]]
+        decays = any(part == DECAY and words.startswith("coupled") for part, words in parts[1 - side])
+        if found and decays and ("clipping", "none") in parts[side]:
+            size, group = float(found[-1][2]), find_groups(comparison.records[side])[found[-1][3]]  # the widest
+            decay = DECAY, f"coupled: {2 * size:.9g}·w joins the gradient"
+            for pair in comparison.pairs:
+                if pair.label in mixtures and (pair.one, pair.other)[side] in group:
+                    both = [*mixtures[pair.label]]
+                    both[side] = {tuple(decay if part == (DECAY, "none") else part for part in m) for m in both[side]}
+                    mixtures = mixtures | {pair.label: (both[0], both[1])}
+            remark = f"{size:g}·Σw² in the loss {where} counts as {2 * size:g}·w that joins the gradient"
+            claims = [claim for claim in claims if claim[0] != "loss"]
+            return claims, mixtures, [f"{remark}: the same step, and another printed loss"]
+    return claims, mixtures, []
 
 
 def steps(comparison: Comparison, mixtures: Mixtures) -> Iterator[Finding]:
@@ -153,9 +189,12 @@ def steps(comparison: Comparison, mixtures: Mixtures) -> Iterator[Finding]:
             here, there = ("a known formula" if found else "no known formula explains it" for found in (one, other))
             groups["the formula", here, there].append(label)
     count = min(len(record.steps) for record in comparison.records)
-    evidence = f"by {count} steps of weights and gradients, each program's own, in {comparison.precision}"
+    by = f"by {count} steps of weights and gradients, each program's own, in {comparison.precision}"
     for (part, here, there), labels in sorted(groups.items(), key=lambda group: group[0][0] == "the formula"):
-        yield Finding(1, "after", _of(part, labels), here, there, [evidence])
+        is_place = part == EPSILON and here.split()[0] == there.split()[0]
+        lines = [by + STATED * (part == EPSILON)] + [NO_SETTING] * (part in WITHOUT_SETTING or is_place)
+        names = labels if len(labels) < max(2, len(mixtures)) else ["all weights"]
+        yield Finding(1, "after", _of(part, names), here, there, lines)
 
 
 def difference(comparison: Comparison, step: int, checkpoint: str, labels: list[str]) -> Iterator[Finding]:
@@ -169,36 +208,48 @@ def difference(comparison: Comparison, step: int, checkpoint: str, labels: list[
         known = [*relations(a, b, comparison.tolerance("loss"), _counts(one))][:1]
         yield Finding(step, "loss", "the loss, of equal outputs and targets", here, there, known)
     elif checkpoint == "gradients":
-        yield from _gradients(comparison, step)
+        yield from _gradients(comparison, step, labels)
     else:
         what = _of("the step, from equal weights and gradients", labels)
         yield Finding(step, checkpoint, what, "no known formula", "no known formula")
 
 
-def _gradients(comparison: Comparison, step: int) -> Iterator[Finding]:
+def _gradients(comparison: Comparison, step: int, labels: list[str]) -> Iterator[Finding]:
     """What the gradients of equal weights, outputs and losses differ by."""
     weights = {pair: weight for pair, weight, _ in comparison.aligned(step, "weights")}
     last = {pair: gradient for pair, gradient, _ in comparison.aligned(step - 1, "gradients")} if step > 1 else {}
     tolerance, counts = comparison.tolerance("gradients"), _counts(comparison.one.steps[step - 1])
     groups: dict[str, list[tuple[str, Array, Array]]] = defaultdict(list)
     for pair, a, b in comparison.aligned(step, "gradients"):
-        if distance(a, b) > tolerance:
+        if pair.label in labels:
             parts = {"{0:.4g}·w is added: a penalty of {1:.4g}·Σw² in the loss": weights[pair]}
             if pair in last:
                 parts["the last step's gradient is added: not cleared"] = last[pair]
-            groups[next(relations(a, b, tolerance, counts, parts), "")].append((pair.label, a, b))
+            known = next(itertools.chain(relations(a, b, tolerance, counts, parts), _still_rows(a, b, tolerance)), "")
+            groups[known].append((pair.label, a, b))
     for known, members in groups.items():
-        labels, *sides = zip(*members, strict=True)
+        names, *sides = zip(*members, strict=True)
         here, there = (f"largest {max(np.abs(array).max() for array in arrays):.4g}" for arrays in sides)
-        yield Finding(step, "gradients", _of("the gradient", labels), here, there, [known] if known else [])
+        yield Finding(step, "gradients", _of("the gradient", names), here, there, [known] if known else [])
 
 
-def transformed_output(comparison: Comparison, step: int) -> str | None:
-    """What outputs of one loss are of each other, as probabilities are of logits."""
+def _still_rows(a: Array, b: Array, tolerance: float) -> Iterator[str]:
+    """Rows, of those looked up, that one program lets learn and the other doesn't."""
+    if a.ndim == 2:
+        rows = np.flatnonzero(np.abs(a - b).max(axis=1) > tolerance * np.abs(a).max())
+        for where, gradient in (("here", a), ("there", b)):
+            if not gradient[rows].any():
+                yield f"{where}, rows looked up don't learn: {', '.join(map(str, rows[:5]))}"
+
+
+def transformed_output(comparison: Comparison, step: int, claims: list[Claim]) -> str | None:
+    """What outputs are of each other, as probabilities are of logits, where each loss takes its own kind."""
     one, other = (next(iter(record.steps[step - 1]["output"].values())) for record in comparison.records)
     known = next(relations(one, other, comparison.tolerance("output")), "")
-    if ("softmax" in known or "sigmoid" in known) and _losses_agree(comparison, step):
-        return f"The outputs aren't of one kind ({known}), but give the same loss"
+    losses = [next(iter(fits), "") for checkpoint, _, _, *both in claims if checkpoint == "loss" for fits in both]
+    are_fit = all(OWN_FORM.search(loss) for loss in losses)
+    if ("softmax" in known or "sigmoid" in known) and are_fit:
+        return f"The outputs aren't of one kind ({known}), and each loss takes its own"
     return None
 
 
@@ -215,6 +266,6 @@ def _counts(step: Step) -> dict[str, int]:
 
 
 def _of(what: str, labels: Sequence[str]) -> str:
-    """What is said, and of which weights or layers: three at most, as they are called here."""
-    names = ", ".join(label.partition(" = ")[0] for label in labels[:3])
-    return f"{what}, for {names}{f' and {len(labels) - 3} more' if len(labels) > 3 else ''}" if names else what
+    """What is said, and of which weights or layers, as they are called here."""
+    names = ", ".join(label.partition(" = ")[0] for label in labels)
+    return f"{what}, for {names}" if names else what

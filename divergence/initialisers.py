@@ -83,12 +83,11 @@ def find_origins(record: Record) -> dict[str, dict[str, Fit]]:
     """
     origins = {name: _find_origin(name, record) for name in record.steps[0]["weights"]}
     often = Counter(itertools.chain(*origins.values()))
-    return {
-        name: {
-            known: fits[known] for known in sorted(fits, key=lambda known: (fits[known].p < DOUBTFUL, -often[known]))
-        }
-        for name, fits in origins.items()
-    }
+
+    def order(fits: dict[str, Fit]) -> list[str]:
+        return sorted(fits, key=lambda known: (fits[known].p < DOUBTFUL, -often[known]))
+
+    return {name: {known: fits[known] for known in order(fits)} for name, fits in origins.items()}
 
 
 def tell_apart(one: dict[str, Fit], other: dict[str, Fit]) -> tuple[float, str]:
@@ -137,10 +136,13 @@ def _candidates(name: str, record: Record) -> Iterator[tuple[str, Any]]:
     """Known initialisers by name."""
     array = kernel = record.steps[0]["weights"][name]
     sizes: dict[str, list[tuple[str, float]]] = {}
+    of_one_size = {known: [size] for known, size in OF_ONE_SIZE.items()}
     for layer in record.layers.values():
         if name in layer["weights"].values():
             weights = [record.steps[0]["weights"][weight] for weight in layer["weights"].values()]
             kernel = array if array.ndim > 1 else max(weights, key=lambda weight: (weight.ndim, weight.size))
+            if layer["kind"].startswith("Embedding"):  # its rows are no inputs
+                sizes |= of_one_size
             if hidden := layer.get("hidden_size"):  # of all weights of PyTorch's recurrent layers
                 sizes["U(±1/√hidden)"] = [("uniform", hidden**-0.5)]
     for is_pytorch in [True, False] if record.is_pytorch is None else [record.is_pytorch]:
@@ -149,7 +151,7 @@ def _candidates(name: str, record: Record) -> Iterator[tuple[str, Any]]:
             fan_in, fan_out = (kernel.shape[end] * int(np.prod(field)) for end in ends)
             for known, (kind, scale) in [*OF_THE_KERNEL.items()][: None if array.ndim > 1 else 1]:
                 sizes.setdefault(known, []).append((kind, scale(fan_in, fan_out)))
-    sizes |= {known: [size] for known, size in OF_ONE_SIZE.items()}
+    sizes |= of_one_size
     yield from ((known, DISTRIBUTIONS[kind](scale)) for known, found in sizes.items() for kind, scale in found)
 
 

@@ -2,19 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from divergence.comparison import Comparison
 from divergence.record import Array, Record
 
 FAMILIES = {
     "BatchNorm": "batch norm", "BatchNormalization": "batch norm", "LayerNorm": "layer norm",
     "LayerNormalization": "layer norm", "Dropout": "dropout", "AlphaDropout": "dropout", "SpatialDropout": "dropout",
-    "Embedding": "embedding",
 }  # fmt: skip
 ROLES = {
     "scale": ("weight", "gamma"), "shift": ("bias", "beta"), "mean": ("running_mean", "moving_mean"),
-    "variance": ("running_var", "moving_variance"), "table": ("weight", "embeddings"),
+    "variance": ("running_var", "moving_variance"),
 }  # fmt: skip
 """What a layer's weights are called in PyTorch and in Keras."""
 EPSILONS = (0, 1e-12, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
@@ -28,9 +29,19 @@ class Layer:
     record: Record
 
     @property
-    def family(self) -> str | None:
-        """What its class is called here, without the number of its dimensions."""
-        return FAMILIES.get(self.record.layers.get(self.name, {}).get("kind", "").rstrip("123dD"))
+    def settings(self) -> dict[str, Any]:
+        """As its program recorded them."""
+        return {"kind": self.name, "weights": {}} | self.record.layers.get(self.name, {})
+
+    @property
+    def weights(self) -> set[str]:
+        """Their full names."""
+        return {*self.settings["weights"].values()}
+
+    @property
+    def family(self) -> str:
+        """What its class is called here, without the number of its dimensions; nothing where it has no conventions."""
+        return FAMILIES.get(self.settings["kind"].rstrip("123dD"), "")
 
     def array(self, side: str) -> Array:
         """Its input or output; a batch norm's as (numbers, channels)."""
@@ -41,7 +52,7 @@ class Layer:
 
     def weight(self, role: str, checkpoint: str = "weights") -> Array | None:
         """One of its weights at a checkpoint, if it has one of that role."""
-        names = [name for called, name in self.record.layers[self.name]["weights"].items() if called in ROLES[role]]
+        names = [name for called, name in self.settings["weights"].items() if called in ROLES[role]]
         arrays = self.record.steps[0][checkpoint]
         return np.asarray(arrays[names[0]], dtype=float) if names and names[0] in arrays else None
 
@@ -50,6 +61,30 @@ class Layer:
         x, scale = self.array("input"), self.weight("scale")
         axes = 0 if self.family == "batch norm" else tuple(range(x.ndim - (1 if scale is None else scale.ndim), x.ndim))
         return x.mean(axis=axes, keepdims=True), x.var(axis=axes, keepdims=True)
+
+
+def outputs(layers: dict[str, Array]) -> list[str]:
+    """The layers with an output, in their order."""
+    return [key.removesuffix(":output") for key in layers if key.endswith(":output")]
+
+
+def pair_layers(comparison: Comparison) -> list[tuple[Layer, Layer]]:
+    """Which layer is which: those that own paired weights, then those of one name, then those of a kind, in order."""
+    one, other = ([Layer(n, record) for n in outputs(record.steps[0]["layers"])] for record in comparison.records)
+    partners = {pair.one: pair.other for pair in comparison.pairs}
+    ways: list[Callable[[Layer, Layer], bool]] = [
+        lambda here, there: any(partners.get(weight) in there.weights for weight in here.weights),
+        lambda here, there: here.name == there.name,
+        lambda here, there: here.family == there.family != "",
+    ]
+    found = []
+    for is_pair in ways:
+        for here in [*one]:
+            if there := next((layer for layer in other if is_pair(here, layer)), None):
+                found.append((here, there))
+                one.remove(here)
+                other.remove(there)
+    return found
 
 
 def _sources(layer: Layer) -> dict[str, set[str]]:
@@ -61,18 +96,14 @@ def _sources(layer: Layer) -> dict[str, set[str]]:
     shifted = layer.array("output") - (0 if shift is None else shift)
     allowed = (1e-9 if layer.record.precision == "float64" else 1e-5) * np.abs(shifted).max()
     sources = {}
-    settings = layer.record.layers[layer.name]
-    epsilons = {*EPSILONS, *(settings[name] for name in ("eps", "epsilon") if name in settings)}
+    epsilons = {*EPSILONS, *(layer.settings[name] for name in ("eps", "epsilon") if name in layer.settings)}
     running = layer.weight("mean"), layer.weight("variance")
     for source, (mean, variance) in {"the batch's": layer.of_batch(), "the running ones": running}.items():
         if mean is not None and variance is not None:
             scaled = (layer.array("input") - mean) * (1 if scale is None else scale)
             with np.errstate(all="ignore"):
-                sources[source] = {
-                    f"{epsilon:g}"
-                    for epsilon in epsilons
-                    if (np.abs(scaled / np.sqrt(variance + epsilon) - shifted) <= allowed).all()
-                }
+                off = {epsilon: np.abs(scaled / np.sqrt(variance + epsilon) - shifted).max() for epsilon in epsilons}
+            sources[source] = {f"{epsilon:g}" for epsilon in epsilons if off[epsilon] <= allowed}
     return {source: epsilons for source, epsilons in sources.items() if epsilons}
 
 
@@ -104,19 +135,18 @@ def _variance(layer: Layer) -> set[str]:
 
 
 def _drops(layer: Layer) -> set[str]:
+    """Whether it drops numbers, and the rate p: what it keeps is scaled by 1/(1 - p)."""
     x, y = layer.array("input"), layer.array("output")
-    return {"on" if ((y == 0) & (x != 0)).any() else "off"} if x.shape == y.shape and x.any() else set()
-
-
-def _still_rows(layer: Layer) -> set[str]:
-    gradient = layer.weight("table", "gradients")
-    if gradient is None or not gradient.any():
+    if x.shape != y.shape or not x.any():
         return set()
-    still = [str(row) for row in np.unique(layer.array("input")).astype(int) if not gradient[row].any()]
-    return {", ".join(still[:5]) or "none"}
+    scales = y[(x != 0) & (y != 0)] / x[(x != 0) & (y != 0)]
+    if not len(scales) or np.ptp(scales) > 1e-5 * scales[0]:  # all dropped, or AlphaDropout
+        return {f"on, rate {layer.settings.get('p', layer.settings.get('rate', 'unknown'))}"}
+    return {f"on, rate {1 - 1 / scales[0]:.3g}" if scales[0] > 1 + 1e-6 else "off"}
 
 
 CONVENTIONS: dict[str, dict[tuple[str, str], Callable[[Layer], set[str]]]] = {
+    "": {},
     "batch norm": {
         ("output", "batch norm's mean and variance"): _source,
         ("output", "batch norm's ε"): _epsilon,
@@ -125,6 +155,5 @@ CONVENTIONS: dict[str, dict[tuple[str, str], Callable[[Layer], set[str]]]] = {
     },
     "layer norm": {("output", "layer norm's ε"): _epsilon},
     "dropout": {("output", "dropout"): _drops},
-    "embedding": {("gradients", "rows looked up that don't learn"): _still_rows},
 }
 """By a layer's family: where a convention shows, what it is, and which of its values a layer's numbers allow."""

@@ -5,6 +5,7 @@ arrays broadcast. Where none gives the recorded number, one with a penalty λΣw
 """
 
 import itertools
+import re
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -14,6 +15,8 @@ from divergence.record import Array, Record, Step
 
 ROUND_OFF = {"float32": 5e-6, "float64": 1e-10}
 """How far, relatively, a loss may be off in each precision."""
+PENALTY = re.compile(r"(.*) \+ (.*)·Σw² over (.*)")
+"""A penalised loss: the loss without it, λ, and the group of weights."""
 REDUCTIONS: dict[str, Callable[[Array], float]] = {
     "mean": lambda errors: float(errors.mean()),
     "sum": lambda errors: float(errors.sum()),
@@ -53,15 +56,21 @@ def _plain(_: Record, step: Step, tolerance: float) -> Iterator[tuple[str, str]]
             yield name, f"{value:.9g}"
 
 
-def _penalised(record: Record, step: Step, tolerance: float) -> Iterator[tuple[str, str]]:
-    """Known losses that lack a round λ times the squares of some weights."""
+def find_groups(record: Record) -> dict[str, set[str]]:
+    """The weights that a penalty may be over."""
     embeddings = [layer for layer in record.layers.values() if layer["kind"].startswith("Embedding")]
     tables = {name for layer in embeddings for name in layer["weights"].values()}
-    learned = step["gradients"] or step["weights"]
-    squares = {name: float(np.square(step["weights"][name], dtype=float).sum()) for name in learned}
-    matrices = {name for name in squares if step["weights"][name].ndim > 1}
-    groups = {"kernels": matrices - tables, "embeddings": matrices & tables}
-    groups |= {"kernels and embeddings": matrices, "all weights": {*squares}}
+    step = record.steps[0]
+    learned = {*(step["gradients"] or step["weights"])}
+    matrices = {name for name in learned if step["weights"][name].ndim > 1}
+    groups = {"kernels": matrices - tables, "embeddings": matrices & tables, "kernels and embeddings": matrices}
+    return groups | {"all weights": learned}
+
+
+def _penalised(record: Record, step: Step, tolerance: float) -> Iterator[tuple[str, str]]:
+    """Known losses that lack a round λ times the squares of some weights."""
+    squares = {name: float(np.square(weight, dtype=float).sum()) for name, weight in step["weights"].items()}
+    groups = find_groups(record)
     for (name, value, loss), (group, members) in itertools.product(_known(step), groups.items()):
         total, rest = sum(squares[member] for member in members), loss - value
         if not total or not np.isfinite(rest) or rest <= 20 * tolerance * loss:
@@ -116,12 +125,8 @@ def _of_numbers(output: Array, target: Array) -> Iterator[tuple[str, Array]]:
     wrong = f"{entropy} of numbers outside [0, 1]: logits where probabilities are expected"
     of_probabilities = -target * np.log(probability) - (1 - target) * np.log1p(-probability)
     yield entropy if may_be_probabilities else wrong, of_probabilities
-    if (
-        output.shape == target.shape
-        and output.ndim > 1
-        and output.shape[-1] > 1
-        and np.allclose(target.sum(axis=-1), 1)
-    ):
+    are_shares = output.shape == target.shape and output.ndim > 1 and np.allclose(target.sum(axis=-1), 1)
+    if are_shares and output.shape[-1] > 1:
         yield from _of_classes(output, target.argmax(axis=-1))
 
 

@@ -88,9 +88,13 @@ def first_weights(
     """
     record = read_record(path)
     pairs = pair_weights(Record([{"weights": own}], settings), record, mapping or {})
-    if missing := own.keys() - {pair.one for pair in pairs}:
-        raise RecordError(f"the record has nothing for {', '.join(sorted(missing))}; name it in a mapping")
-    return {pair.one: pair.align(record.steps[0]["weights"][pair.other]) for pair in pairs}
+    found = record.steps[0]["weights"]
+    missing = [f"{name} {own[name].shape}" for name in own.keys() - {pair.one for pair in pairs}]
+    left = [f"{name} {found[name].shape}" for name in found.keys() - {pair.other for pair in pairs}]
+    if missing:
+        lacking, unused = (", ".join(sorted(names)) or "nothing" for names in (missing, left))
+        raise RecordError(f"the record has nothing for {lacking} and {unused} left over; name pairs in a mapping")
+    return {pair.one: pair.align(found[pair.other]) for pair in pairs}
 
 
 def read_mapping(path: Path) -> dict[str, str]:

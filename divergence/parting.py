@@ -1,11 +1,12 @@
 """The layers at which two programs part: the first ones with outputs that the other program has nowhere."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import numpy as np
 
 from divergence.comparison import FUNCTIONS, Comparison, Finding, distance, relations
+from divergence.layers import outputs, pair_layers
 from divergence.record import Array, Record
 
 TELLING = (
@@ -14,7 +15,8 @@ TELLING = (
 )  # fmt: skip
 """The settings to show of a layer."""
 ACTIVATIONS = [function for name, function in FUNCTIONS.items() if name != "zero"]
-NOTHING: Array = np.empty(0)
+NOTHING: Array = np.empty((1, 0))
+ENDS = "input", "output"
 
 
 def find_parting(comparison: Comparison, step: int) -> Finding:
@@ -38,48 +40,37 @@ def find_parting(comparison: Comparison, step: int) -> Finding:
 
     names = [outputs(of) for of in layers]
     alone = [[name for name in names[side] if not is_known(side, name)] for side in (0, 1)]
-    equal = ", ".join([name for name in names[0] if name not in alone[0]][-3:])
-    evidence = [f"equal outputs: {equal}"] if equal else []
-    if pair := next(_pairs(comparison, step, alone[0], alone[1]), None):
+    equal = [name for name in names[0] if name not in alone[0]]
+    if pair := _find_pair(comparison, step, alone):
         what = "layer " + " = ".join(dict.fromkeys(pair))
         shown = [_settings(name, record) for name, record in zip(pair, records, strict=True)]
-        compared = [of[f"{name}:output"] for name, of in zip(pair, layers, strict=True)]
-        here, there = (of.get(f"{name}:input", NOTHING) for name, of in zip(pair, layers, strict=True))
-        if _is_reordered(here, there, tolerance):
-            what, compared = f"what goes into {what}: flattened in another order", [here, there]
+        into, compared = (
+            [of.get(f"{name}:{end}", NOTHING) for name, of in zip(pair, layers, strict=True)] for end in ENDS
+        )
+        equal = [name for name in equal if names[0].index(name) < names[0].index(pair[0])]
+        apart = distance(_sorted(into[0]), _sorted(into[1]))
+        if tolerance < apart < np.inf:
+            what, compared = f"what goes into {what} differs{f' (after {equal[-1]})' if equal else ''}", into
+            shown = [_list(of[: of.index(name)], r) for of, name, r in zip(alone, pair, records, strict=True)]
+        elif apart == np.inf:  # as where one program pads in a layer and the other before it
+            what += ", or what goes into it"
+        elif distance(into[0], into[1]) > tolerance:
+            what, compared = f"what goes into {what}: flattened in another order", into
     else:
-        what = "layers that the other program has no like of"
-        shown = [", ".join(of[:3]) or "nothing" for of in alone]
+        what, shown = "layers that the other program has no like of", list(map(_list, alone, records))
         compared = [next(iter(record.steps[step - 1]["output"].values())) for record in records]
-    return Finding(
-        step, "output", what, shown[0], shown[1], evidence + [*relations(compared[0], compared[1], tolerance)][:1]
-    )
+    evidence = [f"equal outputs: {', '.join(equal[-3:])}"] if equal else []
+    evidence += [*relations(compared[0], compared[1], tolerance)][:1]
+    return Finding(step, "output", what, shown[0], shown[1], evidence)
 
 
-def outputs(layers: dict[str, Array]) -> list[str]:
-    """The layers with an output, in their order."""
-    return [key.removesuffix(":output") for key in layers if key.endswith(":output")]
-
-
-def _pairs(comparison: Comparison, step: int, alone: list[str], alone_there: list[str]) -> Iterator[tuple[str, str]]:
-    """Layers that may do the same, the likeliest first: by equal inputs, or these in another order, or by weights."""
+def _find_pair(comparison: Comparison, step: int, alone: Sequence[list[str]]) -> tuple[str, str] | None:
+    """Of layers whose outputs the other program lacks, the first known as the same, else with outputs of one size."""
     one, other = (record.steps[step - 1]["layers"] for record in comparison.records)
-    tolerance = comparison.tolerance("output")
-    ranked = []
-    for pair in itertools.product(alone, alone_there):
-        a, b = (of.get(f"{name}:input", NOTHING) for name, of in zip(pair, (one, other), strict=True))
-        is_equal = a.size > 0 and distance(a, b) <= tolerance
-        both = zip(pair, comparison.records, strict=True)
-        have_weights = all(record.layers.get(name, {}).get("weights") for name, record in both)
-        fits = one[f"{pair[0]}:output"].size == other[f"{pair[1]}:output"].size
-        if is_equal or fits:
-            ranked.append(((not is_equal, not fits, not _is_reordered(a, b, tolerance), not have_weights), pair))
-    return (pair for _, pair in sorted(ranked, key=lambda ranking: ranking[0]))
-
-
-def _is_reordered(a: Array, b: Array, tolerance: float) -> bool:
-    """Whether each example has the same numbers, in another order."""
-    return a.size > 0 and distance(_sorted(a), _sorted(b)) <= tolerance < distance(a, b)
+    known = {(here.name, there.name) for here, there in pair_layers(comparison)}
+    pairs = [*itertools.product(*alone)]
+    alike = [(here, there) for here, there in pairs if one[f"{here}:output"].size == other[f"{there}:output"].size]
+    return next(iter([pair for pair in pairs if pair in known] + alike), None)
 
 
 def _sorted(array: Array) -> Array:
@@ -91,3 +82,7 @@ def _settings(name: str, record: Record) -> str:
     """A layer's kind and its settings."""
     layer = record.layers.get(name, {})
     return ", ".join([layer.get("kind", name), *(f"{key} {layer[key]}" for key in TELLING if key in layer)])
+
+
+def _list(names: list[str], record: Record) -> str:
+    return "; ".join(f"{name}: {_settings(name, record)}" for name in names[:3]) or "no layer of its own"

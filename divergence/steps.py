@@ -18,8 +18,8 @@ from divergence.record import Array, Record, Step
 
 Mixture: TypeAlias = tuple[tuple[str, str], ...]
 """What is chosen for each part of a step, in words."""
-Clipping: TypeAlias = tuple[str, float]
-"""What is clipped, in words, and to how much."""
+Hint: TypeAlias = tuple[str, float]
+"""What is clipped, in words, and to how much; or `EPSILON` and its size."""
 Arrays: TypeAlias = Sequence[Array]
 """Of consecutive steps."""
 Words: TypeAlias = dict[str, dict[str, Any]]
@@ -30,6 +30,8 @@ Options: TypeAlias = dict[str, Words]
 EACH, ALL, NUMBERS = "each tensor to norm ", "all together to norm ", "each number to ±"
 CLIPPINGS = {"clipnorm": EACH, "global_clipnorm": ALL, "clipvalue": NUMBERS}
 """By Keras's names."""
+NOT_TRAINED: Mixture = (("optimiser", "none (not trained)"),)
+EPSILON, DECAY = "ε", "weight decay"
 REPEATED, UNUSED, OF_STEPS = "repeated rows", "rows not looked up", "momentum of"
 """Parts; the last two are open where each step looks up all rows, as of a dense layer, and where the rate stays."""
 SAMPLE = 3000
@@ -38,23 +40,30 @@ PRECISION = {"float32": (1e-4, 3e-7, 1e-6), "float64": (1e-9, 1e-15, 1e-11)}
 """How far a step may be off: of itself, of the weight, and of the tensor's largest step."""
 
 
-def explain_steps(record: Record, clippings: set[Clipping]) -> dict[str, set[Mixture]]:
-    """The mixtures that explain each weight's steps, of those the ones that explain the most of the program's weights.
+def explain_steps(record: Record, hints: set[Hint]) -> dict[str, set[Mixture]]:
+    """The mixtures that explain each weight's steps, of those the ones whose parts explain the most of the weights.
 
-    A weight whose steps weren't recorded is left out; one that no mixture explains has none.
+    So a tensor that clipping never touched counts as clipped where the others are. A weight whose steps weren't
+    recorded is left out; one that no mixture explains has none.
     """
-    kinds = [step[kind].keys() for step in record.steps for kind in ("weights", "gradients", "after")]
-    recorded = [name for name in record.steps[0]["weights"] if all(name in names for names in kinds)]
-    found = {name: {*_explain(name, record, clippings)} for name in recorded}
-    often = Counter(itertools.chain(*found.values()))
-    most = {name: max((often[mixture] for mixture in mixtures), default=0) for name, mixtures in found.items()}
-    return {name: {mixture for mixture in found[name] if often[mixture] == most[name]} for name in found}
+    found: dict[str, set[Mixture]] = {}
+    for name in record.steps[0]["weights"]:
+        if all(name in step[kind] for step in record.steps for kind in ("weights", "after")):
+            learns = all(name in step["gradients"] for step in record.steps)
+            stays = all(np.array_equal(step["weights"][name], step["after"][name]) for step in record.steps)
+            if learns or stays:
+                found[name] = ({*_explain(name, record, hints)} if learns else set()) or {*[NOT_TRAINED][:stays]}
+    often = Counter(part for mixtures in found.values() for part in {*itertools.chain(*mixtures)})
+    support = {m: sum(often[part] for part in m) / len(m) for mixtures in found.values() for m in mixtures}
+    most = {name: max((support[m] for m in mixtures), default=0) for name, mixtures in found.items()}
+    return {name: {m for m in mixtures if support[m] == most[name]} for name, mixtures in found.items()}
 
 
-def find_clippings(record: Record) -> set[Clipping]:
-    """The clippings that the record's settings, or its clipped gradients, speak of."""
+def find_hints(record: Record) -> set[Hint]:
+    """The clippings and the ε that the record's settings, or its clipped gradients, speak of."""
     settings = record.settings.get("optimizer", {})
-    found = {(way, float(settings[name])) for name, way in CLIPPINGS.items() if settings.get(name)}
+    ways = CLIPPINGS | {"eps": EPSILON, "epsilon": EPSILON}
+    found = {(way, float(settings[name])) for name, way in ways.items() if settings.get(name)}
     for step in record.steps:
         if any(not np.array_equal(array, step["gradients"][name]) for name, array in step["clipped"].items()):
             norms = [float(np.linalg.norm(array)) for array in step["clipped"].values()]
@@ -63,7 +72,7 @@ def find_clippings(record: Record) -> set[Clipping]:
     return found
 
 
-def _explain(name: str, record: Record, clippings: set[Clipping]) -> Iterator[Mixture]:
+def _explain(name: str, record: Record, hints: set[Hint]) -> Iterator[Mixture]:
     looked_up, chosen = _choose(name, record)
 
     def sample(arrays: Arrays) -> Arrays:
@@ -72,9 +81,9 @@ def _explain(name: str, record: Record, clippings: set[Clipping]) -> Iterator[Mi
     before, after = (sample([step[kind][name] for step in record.steps]) for kind in ("weights", "after"))
     recorded = [step["learning_rate"].get("learning_rate") for step in record.steps]
     rates = [float(rate) for rate in recorded if rate is not None]
-    for clipping, *clipped in _clipped(name, record, clippings):
+    for clipping, *clipped in _clipped(name, record, hints):
         gradients, squares, rows = (arrays and sample(arrays) for arrays in (*clipped, looked_up))
-        for mixture, rule in _mixtures(record, squares, rows):
+        for mixture, rule in _mixtures(record, hints, squares, rows):
             with np.errstate(all="ignore"):  # a wrong formula may take the root of what is below zero
                 steps = rule(gradients, rates or [1.0] * len(before), weights=before)
             rate = 1.0 if rates else _find_rate(steps[0], before[0] - after[0])
@@ -110,10 +119,10 @@ def _find_rate(unit_step: Array, step: Array) -> float:
     return rounded if abs(rate / (rounded or 1.0) - 1) < 1e-4 else rate
 
 
-def _clipped(name: str, record: Record, clippings: set[Clipping]) -> Iterator[tuple[str, Arrays, Arrays | None]]:
+def _clipped(name: str, record: Record, hints: set[Hint]) -> Iterator[tuple[str, Arrays, Arrays | None]]:
     """A weight's gradients and squares under each way of clipping, in words; of those that give what was recorded."""
     ways = {"none": (ALL, np.inf, False)}
-    for way, limit in sorted(clippings):
+    for way, limit in sorted(hint for hint in hints if hint[0] != EPSILON):
         ways[f"{way}{limit:.4g}"] = way, limit, False
         if way != NUMBERS and any(step["squares"] for step in record.steps):
             ways[f"{way}{limit:.4g}, taken before the rows are summed"] = way, limit, True
@@ -143,10 +152,10 @@ def _clip(step: Step, name: str, way: str, limit: float, apart: bool) -> tuple[A
 
 
 def _mixtures(
-    record: Record, squares: Arrays | None, looked_up: Arrays | None
+    record: Record, hints: set[Hint], squares: Arrays | None, looked_up: Arrays | None
 ) -> Iterator[tuple[Mixture, Callable[..., list[Array]]]]:
     """Each optimiser with each mixture of its options: in words, and as a function of gradients, rates and weights."""
-    for optimiser, (rule, options) in _optimisers(record, squares, looked_up).items():
+    for optimiser, (rule, options) in _optimisers(record, hints, squares, looked_up).items():
         for words in itertools.product(*options.values()):
             arguments: dict[str, Any] = {}
             for part, word in zip(options, words, strict=True):
@@ -155,7 +164,7 @@ def _mixtures(
 
 
 def _optimisers(
-    record: Record, squares: Arrays | None, looked_up: Arrays | None
+    record: Record, hints: set[Hint], squares: Arrays | None, looked_up: Arrays | None
 ) -> dict[str, tuple[Callable[..., Array], Options]]:
     """The optimisers and their options."""
     settings = record.settings.get("optimizer", {})
@@ -168,12 +177,13 @@ def _optimisers(
         return [*dict.fromkeys(values + rounded)]
 
     momenta = numbers("momentum", 0.0, 0.9, cast=True)
-    epsilons = {*numbers("eps epsilon", 1e-10), 1e-8, 1e-7}  # a subclass may have another than it says
-    decay: Options = {"weight decay": {"none": {}}}
+    stated = {size for what, size in hints if what == EPSILON}  # by either program: one that steps can't tell is shared
+    epsilons = {*(stated or {1e-10}), 1e-8, 1e-7}  # a subclass may have another than it says
+    decay: Options = {DECAY: {"none": {}}}
     for size in numbers("weight_decay", 0.1, 0.01, 1e-3, 5e-4, 1e-4, 1e-5, cast=True):
         if size:
-            decay["weight decay"][f"coupled: {size:.9g}·w joins the gradient"] = {"coupled": size}
-            decay["weight decay"][f"decoupled: rate·{size:.9g}·w off the weight"] = {"decoupled": size}
+            decay[DECAY][f"coupled: {size:.9g}·w joins the gradient"] = {"coupled": size}
+            decay[DECAY][f"decoupled: rate·{size:.9g}·w off the weight"] = {"decoupled": size}
     momentum: Words = {f"{m:.9g}": {"momentum": m} for m in momenta}
     velocity: Words = momentum | {f"{m:.9g}, Nesterov": {"momentum": m, "nesterov": True} for m in momenta if m}
     for m, dampening in itertools.product(momenta, numbers("dampening", 0.9)):
@@ -188,23 +198,18 @@ def _optimisers(
     rho = {f"{value:g}": {"rho": value} for value in numbers("alpha rho", 0.9, 0.99)}
     powers: Words = {"exact": {}, "of β rounded to float32": {"rounded_betas": True}}
     sums = {f"{s:.9g}": {"initial": s} for s in numbers("initial_accumulator_value", 0.0, 0.1, cast=True)}
-    rows: Options = {REPEATED: {"summed, then squared": {}}}
-    if squares:
-        rows[REPEATED]["squared look-up by look-up"] = {"squares": squares}
+    one_by_one: Words = {"squared look-up by look-up": {"squares": squares}} if squares else {}
+    rows: Options = {REPEATED: {"summed, then squared": {}} | one_by_one}
     lazy: Options = {UNUSED: {"move on": {}, "stay (lazy)": {"looked_up": looked_up}}}
-    of_adam: Options = {"β": beta, "ε": after | before, "βᵗ": powers} | rows | lazy | decay
-    of_rmsprop: Options = {
-        "ρ": rho,
-        "ε": root,
-        "momentum": momentum,
-        "first mean square": {"0": {}, "1": {"initial": 1}},
-    }
+    of_adam: Options = {"β": beta, EPSILON: after | before, "βᵗ": powers} | rows | lazy | decay
+    first: Words = {"0": {}, "1": {"initial": 1}}
+    of_rmsprop: Options = {"ρ": rho, EPSILON: root, "momentum": momentum, "first mean square": first}
     found: dict[str, tuple[Callable[..., Array], Options]] = {
         "SGD": (sgd, {"momentum": velocity, OF_STEPS: {"gradients": {}, "steps": {"rate_inside": True}}} | decay),
         "Adam": (adam, of_adam),
         "RMSprop": (rmsprop, of_rmsprop | rows | decay),
         "RMSprop, centered": (partial(rmsprop, centered=True), of_rmsprop | rows | decay),
-        "Adagrad": (adagrad, {"ε": root, "first sum of squares": sums} | rows | decay),
+        "Adagrad": (adagrad, {EPSILON: root, "first sum of squares": sums} | rows | decay),
     }
     if settings.get("amsgrad", not settings):
         found["AMSGrad"] = partial(adam, amsgrad=True), of_adam
@@ -222,7 +227,9 @@ def differing_parts(
     stated = [epsilon.get("eps", epsilon.get("epsilon")) for epsilon in settings]
 
     def unstated(parts: list[tuple[str, str, str]]) -> int:
-        chosen = [(words, own) for part, *both in parts if part == "ε" for words, own in zip(both, stated, strict=True)]
+        chosen = [
+            (words, own) for part, *both in parts if part == EPSILON for words, own in zip(both, stated, strict=True)
+        ]
         return sum(own is not None and words.split()[0] != f"{own:g}" for words, own in chosen)
 
     def differing(a: dict[str, str], b: dict[str, str]) -> list[tuple[str, str, str]]:

@@ -9,8 +9,9 @@ from divergence.steps import describe_mixtures
 
 Verdict = Literal["agree", "own", "chance", "inherited", "-"]
 
-LASTING = ("output", "loss", "gradients", "after")
-"""Checkpoints where a convention shows again at each step; weights and batches are taken up once."""
+LASTING = ("batch", "output", "loss", "gradients", "after")
+"""Checkpoints where a convention shows again at each step; first weights are drawn once."""
+DROPOUT = "Dropout is on in both: set its rate to 0 in both to compare what comes after it"
 
 
 @dataclass(frozen=True)
@@ -46,15 +47,11 @@ def walk(comparison: Comparison) -> Walk:
     convention. First weights and rows that only look like other draws are chance. The rest is inherited.
     """
     claims = [*find.collect_claims(comparison)]
-    drops_in_both = any(what == "dropout" and "on" in one and "on" in other for _, what, _, one, other in claims)
-    mixtures = find.explain_both(comparison)
+    drops = [one and other and "off" not in one | other for _, what, _, one, other in claims if what == "dropout"]
+    claims, mixtures, joined = find.join_penalty(comparison, claims, find.explain_both(comparison))
     common = {label: one & other for label, (one, other) in mixtures.items() if one & other}
-    findings = [
-        *find.unpaired_weights(comparison),
-        *find.disagreements(claims),
-        *find.steps(comparison, mixtures),
-    ]
-    remarks = [*find.untold(claims)]
+    findings = [*find.unpaired_weights(comparison), *find.disagreements(claims), *find.steps(comparison, mixtures)]
+    remarks = [*joined, *find.untold(claims)]
     rows: list[Row] = []
     weights_differ = False
     for step in range(1, min(len(comparison.one.steps), len(comparison.other.steps)) + 1):
@@ -76,9 +73,12 @@ def walk(comparison: Comparison) -> Walk:
                 verdict = "chance"
             elif upstream or checkpoint == "weights":
                 verdict = "inherited"
-            elif checkpoint == "output" and drops_in_both:
+            elif checkpoint == "loss" and joined:
+                verdict = "agree"
+            elif checkpoint == "output" and any(drops):
                 verdict = "chance"
-            elif checkpoint == "output" and (remark := find.transformed_output(comparison, step)):
+                remarks = [*dict.fromkeys([*remarks, DROPOUT])]
+            elif checkpoint == "output" and (remark := find.transformed_output(comparison, step, claims)):
                 verdict, differing = "agree", []
                 remarks = [*dict.fromkeys([*remarks, remark])]
             else:

@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from divergence.__main__ import describe, main
 from divergence.comparison import Comparison
-from divergence.pytorch import record
+from divergence.pytorch import record, start_from
 from divergence.record import RecordError, read_record
-from divergence.walk import Walk, walk
+from divergence.walk import Row, Walk, walk
 from tests.project import ROOT
 
 BATCH, CLASSES = 32, 4
@@ -43,6 +43,22 @@ class Network(nn.Module):
     def forward(self, rows: Tensor, numbers: Tensor) -> Tensor:
         joined = torch.cat([self.table(rows), numbers], dim=1)
         output: Tensor = self.after(self.last(self.hidden(self.first(joined))))
+        return output
+
+
+class Rows(nn.Module):
+    """Looks up a vector and lets two ReLUs judge it, which are often both dead; two norms of different ε."""
+
+    def __init__(self, is_first: bool = True) -> None:
+        super().__init__()
+        self.table, self.units, self.last = nn.Embedding(40, 4), nn.Linear(4, 2), nn.Linear(6, CLASSES)
+        self.one, self.other = nn.BatchNorm1d(4, 1e-3), nn.BatchNorm1d(4, 1e-5)
+        self.order = ["one", "other"] if is_first else ["other", "one"]
+
+    def forward(self, rows: Tensor, numbers: Tensor) -> Tensor:
+        normed = {name: getattr(self, name)(numbers) for name in self.order}
+        judged = functional.relu(self.units(self.table(rows)))
+        output: Tensor = self.last(torch.cat([judged, normed["one"] + normed["other"]], dim=1))
         return output
 
 
@@ -79,6 +95,7 @@ class Program:
     clip: Callable[[list[nn.Parameter]], object] = lambda _: None
     clears: bool = True
     scale: float = 1.0
+    shift: int = 0
     data_seed: int = 1
     seed: int = 0
     precision: torch.dtype = torch.float64
@@ -93,7 +110,7 @@ class Program:
             optimizer, random = self.optimizer(model), np.random.default_rng(self.data_seed)
             record(model, optimizer, path)
             for _ in range(4):
-                rows = torch.tensor(np.minimum(random.integers(0, 30, BATCH), 20))
+                rows = torch.tensor(np.minimum(random.integers(0, 30, BATCH), 20)) + self.shift
                 inputs = self.scale * torch.tensor(random.normal(size=(BATCH, 4))).to(self.precision)
                 if self.clears:
                     optimizer.zero_grad()
@@ -181,6 +198,7 @@ PAIRS = {
     "padding row": ({}, {"network": lambda: Network(padding=20)}, "weights", "none", "row 20"),
     # the batch
     "scale": ({}, {"scale": 1 / 255}, "batch", "mean", "mean"),
+    "ids": ({}, {"shift": 1}, "batch", "mean", "mean"),
     # layers
     "batch norm ε": ({"network": batch_norm()}, {"network": batch_norm(eps=1e-3)}, "output", "1e-05", "0.001"),
     "batch norm momentum": ({"network": batch_norm()}, {"network": batch_norm(momentum=0.01)}, "after", "0.1", "0.01"),
@@ -227,7 +245,7 @@ PAIRS = {
         "mean of the cross-entropy",
         "sum of the cross-entropy",
     ),
-    "second softmax": ({}, {"network": lambda: Network(after=nn.Softmax(1))}, "output", "nothing", "after"),
+    "second softmax": ({}, {"network": lambda: Network(after=nn.Softmax(1))}, "output", "no layer", "after: Softmax"),
     "half": (
         FOUR_NUMBERS,
         {"loss": lambda y, t: functional.mse_loss(y, t) / 2},
@@ -273,6 +291,7 @@ PAIRS = {
         "largest 0",
     ),
     # the step
+    "not trained": ({}, {"prepare": lambda m: m.first.requires_grad_(False)}, "after", "SGD", "not trained"),
     "learning rate": ({}, {"optimizer": sgd(lr=0.01)}, "after", "0.1", "0.01"),
     "momentum": ({}, {"optimizer": sgd(momentum=0.9)}, "after", "0", "0.9"),
     "nesterov": (
@@ -341,6 +360,7 @@ PAIRS = {
 
 EVIDENCE = {
     "scale": "here is 255 times there",
+    "ids": "-1 here in 100% of the places",
     "second softmax": "there is the softmax of here",
     "not cleared": "there, the last step's gradient is added: not cleared",
     "frozen": "there is zero",
@@ -381,6 +401,33 @@ def test_a_pair_that_differs_in_one_convention_is_told_by_its_name(name: str, tm
     assert name not in EVIDENCE or any(EVIDENCE[name] in line for line in first.evidence)
 
 
+def test_tensors_that_clipping_did_not_touch_count_as_the_others(tmp_path: Path) -> None:
+    together = Program(clip=lambda weights: nn.utils.clip_grad_norm_(weights, 0.3))
+    each = Program(clip=lambda weights: [nn.utils.clip_grad_norm_([weight], 0.3) for weight in weights])
+    (found,) = compare(together, each, tmp_path).findings
+
+    assert (found.what, found.one) == ("clipping, for all weights", "all together to norm 0.3")
+    assert found.other == "each tensor to norm 0.3"
+
+
+def test_an_epsilon_that_the_steps_cannot_tell_is_none(tmp_path: Path) -> None:
+    one = Program(optimizer=adam(torch.optim.Adagrad), precision=torch.float32)
+    settings = {"eps": 1e-7, "initial_accumulator_value": 0.1}
+    found = compare(one, replace(one, optimizer=adam(torch.optim.Adagrad, **settings)), tmp_path).findings
+
+    assert [finding.what for finding in found] == ["first sum of squares, for all weights"]
+
+
+@pytest.mark.parametrize(("size", "findings"), [(0.05, []), (0.1, [("coupled: 0.2·w", "coupled: 0.1·w")])])
+def test_a_penalty_in_the_loss_counts_as_the_weight_decay_that_it_is(
+    size: float, findings: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    found = compare(Program(penalty=penalty(size)), Program(optimizer=without_biases), tmp_path)
+
+    assert [(f.one.partition(" joins")[0], f.other.partition(" joins")[0]) for f in found.findings] == findings
+    assert found.remarks[0].startswith(f"{size:g}·Σw² in the loss here counts as {2 * size:g}·w")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", [torch.float32, torch.float64])
 @pytest.mark.parametrize("optimizer", [sgd(momentum=0.9), adam(), adam(torch.optim.RMSprop), adam(torch.optim.Adagrad)])
@@ -397,6 +444,13 @@ def test_equal_programs_and_other_seeds_raise_no_alarm(
     assert found.common_step
     assert {row.verdict for row in found.rows} <= {"agree", "chance", "inherited"}
     assert ("chance" in {row.verdict for row in found.rows}) == ((seed, data_seed) != (0, 1))
+
+
+def test_layers_are_paired_by_their_weights_and_rows_without_gradient_are_no_convention(tmp_path: Path) -> None:
+    one = Program(Rows)
+
+    assert not compare(one, replace(one, network=lambda: Rows(is_first=False)), tmp_path).findings
+    assert not compare(one, replace(one, seed=3), tmp_path).findings
 
 
 def test_a_pair_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -477,6 +531,20 @@ def test_a_mapping_pairs_what_names_and_shapes_do_not(tmp_path: Path) -> None:
     assert {pair.one: pair.other for pair in pairs} == renamed
     with pytest.raises(RecordError, match=r"hidden\.b, out\.w"):
         Comparison.of(one, other, swapped)
+
+
+def test_what_cannot_start_from_a_record_is_told_what_the_record_has_left(tmp_path: Path) -> None:
+    path = Program().run(tmp_path / "one.npz")
+
+    with pytest.raises(RecordError, match=r"nothing for weight \(7, 7\) and first.bias \(30,\), .* left over"):
+        start_from(nn.Linear(7, 7, bias=False), path)
+
+
+def test_arrays_of_other_shapes_have_no_largest_difference(tmp_path: Path) -> None:
+    record = read_record(Program().run(tmp_path / "one.npz"))
+    text = describe(Comparison.of(record, record), Walk([Row(1, "batch", 1, 1, np.inf, "own")], [], None, []))
+
+    assert "inf" not in text
 
 
 def test_the_command_loads_no_framework(tmp_path: Path) -> None:

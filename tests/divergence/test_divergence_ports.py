@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,18 @@ def test_a_small_convolutions_first_weights_are_told(channels: int, filters: int
         assert not found.remarks
 
 
+def test_the_rows_of_a_table_are_no_inputs() -> None:
+    """U(±0.05) and U(±1/√400) are the same numbers."""
+    settings = {"framework": "Keras", "layers": {"table": {"kind": "Embedding", "weights": {"embeddings": "table"}}}}
+    random = np.random.default_rng(0)
+    one, other = (
+        Record([{name: {} for name in CHECKPOINTS} | {"weights": {"table": table}}], settings)
+        for table in (random.uniform(-0.05, 0.05, (400, 16)), random.normal(size=(400, 16)))
+    )
+
+    assert walk(Comparison.of(one, other)).findings[0].one == "U(−0.05, 0.05)"
+
+
 def test_first_weights_too_few_to_tell_are_said_to_be() -> None:
     found = walk(Comparison.of(convolution(1, 4, 0, of_pytorch=True), convolution(1, 4, 100, of_pytorch=False)))
 
@@ -130,17 +143,36 @@ def dense(rate: float) -> keras.Model:
     )
 
 
-def test_dropout_in_both_is_chance(tmp_path: Path) -> None:
-    found, text = compare(tmp_path, dense(0.3), Port(0.3), NUMBERS, VALUES)
+def test_dropout_in_both_is_chance_and_hides_what_comes_after(tmp_path: Path) -> None:
+    found, text = compare(tmp_path, dense(0.3), Port(0.3, nn.Tanh()), NUMBERS, VALUES)
 
     assert not found.findings, text
     assert "chance" in {row.verdict for row in found.rows if row.checkpoint == "output"}
+    assert "set its rate to 0 in both" in text
+    assert "same batches" not in text
 
 
-def test_an_activation_in_a_layer_is_no_difference_of_its_own(tmp_path: Path) -> None:
+def test_a_keep_probability_for_a_dropout_rate_is_named(tmp_path: Path) -> None:
+    found, text = compare(tmp_path, dense(0.2), Port(0.8), NUMBERS, VALUES)
+
+    assert [(f.one, f.other) for f in found.findings] == [("on, rate 0.8", "on, rate 0.2")], text
+
+
+def test_an_activation_in_a_layer_is_no_difference_but_one_more_is(tmp_path: Path) -> None:
     found, text = compare(tmp_path, dense(0), Port(last=nn.Hardtanh(-0.1, 0.1)), NUMBERS, VALUES)
 
-    assert found.findings[0].what.startswith("layer last = "), text
+    assert "what goes into layer fc3 = " in found.findings[0].what, text
+    assert "differs (after fc2)" in found.findings[0].what
+    assert (found.findings[0].one, found.findings[0].other) == ("last: Hardtanh", "no layer of its own")
+
+
+def test_the_round_off_of_a_gradient_that_is_zero_is_no_difference(tmp_path: Path) -> None:
+    """Of a bias before a batch norm."""
+    original = keras.Sequential([keras.Input((12,)), layers.Dense(16), layers.BatchNormalization(), layers.Dense(1)])
+    port = nn.Sequential(nn.Linear(12, 16), nn.BatchNorm1d(16, 1e-3, 0.01), nn.Linear(16, 1))
+    found, text = compare(tmp_path, original, port, NUMBERS, VALUES)
+
+    assert {row.verdict for row in found.rows if row.checkpoint == "gradients"} == {"agree"}, text
 
 
 def test_flattening_after_a_convolution_is_named(tmp_path: Path) -> None:
@@ -186,13 +218,15 @@ def test_a_broadcast_loss_is_named_beside_a_penalty_that_float32_hides(size: flo
     assert loss.other.startswith(told), text
 
 
-def test_probabilities_and_logits_of_one_loss_are_a_remark(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("reduction", "findings"), [("mean", []), ("sum", ["the loss"])])
+def test_probabilities_and_logits_of_one_loss_are_a_remark(reduction: str, findings: list[str], tmp_path: Path) -> None:
     original = keras.Sequential([keras.Input((12,)), layers.Dense(4), layers.Softmax()])
-    losses = "sparse_categorical_crossentropy", functional.cross_entropy
+    losses = "sparse_categorical_crossentropy", partial(functional.cross_entropy, reduction=reduction)
     found, text = compare(tmp_path, original, nn.Sequential(nn.Linear(12, 4)), NUMBERS, CLASSES, losses)
 
-    assert not found.findings, text
-    assert found.remarks == ["The outputs aren't of one kind (there is the softmax of here), but give the same loss"]
+    assert [finding.what for finding in found.findings] == findings, text
+    kinds = "The outputs aren't of one kind (there is the softmax of here), and each loss takes its own"
+    assert found.remarks == [kinds]
 
 
 def test_rows_are_spoken_of_only_where_some_are_looked_up(tmp_path: Path) -> None:

@@ -247,8 +247,7 @@ REPORTS = {
     "benchopt/benchmark_resnet_classif#30": (
         weight_decay_and_batch_norm,
         [
-            ("loss", "mean of the squared error", "mean of the squared error + 0.005·Σw² over kernels"),
-            ("step", "coupled: 0.005·w joins the gradient", "none"),
+            ("step", "coupled: 0.005·w joins the gradient", "coupled: 0.01·w joins the gradient"),
             ("step", "0.1", "0.01"),
         ],
     ),
