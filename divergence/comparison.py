@@ -83,7 +83,7 @@ class Comparison:
             one, other = self.one.steps[step - 1][checkpoint], self.other.steps[step - 1][checkpoint]
             if len(one) == len(other) and one.keys() != other.keys():
                 other = dict(zip(one, other.values(), strict=True))
-            return {name: distance(one[name], other[name]) for name in one if name in other}
+            return {name: distance(as_classes(one[name]), as_classes(other[name])) for name in one if name in other}
         before = {pair: both for pair, *both in self.aligned(step, "weights")} if checkpoint == "after" else {}
         moved = {
             pair: [new - old for new, old in zip(both, before.get(pair, (0, 0)), strict=True)]
@@ -99,21 +99,35 @@ class Comparison:
         return found
 
 
+def as_classes(array: Array) -> Array:
+    """The class of each example where an array has a 1 among zeros for each; else the array."""
+    is_one_hot = array.ndim > 1 and array.shape[-1] > 1 and (np.sort(array)[..., [0, -2, -1]] == [0, 0, 1]).all()
+    return array.argmax(axis=-1) if is_one_hot else array
+
+
 def distance(a: Array, b: Array, least: float = 0.0) -> float:
     """The largest difference of two arrays, of the largest number in them or the `least` that it counts as.
 
     Infinite where the shapes differ.
     """
+    a, b = align_channels(a, b)
     if a.shape != b.shape and a.squeeze().shape != b.squeeze().shape:
-        for x, y in ((a, b), (b, a)):
-            if x.ndim > 2 and np.moveaxis(x, 1, -1).shape == y.shape:  # channels first and channels last
-                return distance(np.moveaxis(x, 1, -1), y, least)
         return np.inf
     a, b = (np.asarray(array, dtype=float).ravel() for array in (a, b))
     largest, apart = max(np.abs(a).max(initial=least), np.abs(b).max(initial=least)), np.abs(a - b).max(initial=0)
     if np.isnan(apart):
         return 0.0 if np.array_equal(a, b, equal_nan=True) else np.inf
     return float(apart / largest) if largest else 0.0
+
+
+def align_channels(a: Array, b: Array) -> tuple[Array, Array]:
+    """Both with the channels last, where one has them first."""
+    if a.ndim > 2 and a.shape != b.shape:
+        if np.moveaxis(a, 1, -1).shape == b.shape:
+            return np.moveaxis(a, 1, -1), b
+        if a.shape == np.moveaxis(b, 1, -1).shape:
+            return a, np.moveaxis(b, 1, -1)
+    return a, b
 
 
 def relations(

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from divergence.comparison import Comparison, Finding, distance, relations
+from divergence.comparison import Comparison, Finding, align_channels, distance, relations
 from divergence.initialisers import NOTABLE, UNLIKELY, find_origins, likely, same_distribution, tell_apart
 from divergence.layers import CONVENTIONS, pair_layers
 from divergence.losses import PENALTY, complete_losses, find_groups
@@ -114,7 +114,8 @@ def _batches(comparison: Comparison) -> Iterator[Claim]:
     if len(one) != len(other):
         yield "batch", "what it holds", "", {", ".join(one): ""}, {", ".join(other): ""}
         return
-    for (name, a), b in zip(one.items(), other.values(), strict=True):
+    for (name, first), second in zip(one.items(), other.values(), strict=True):
+        a, b = align_channels(first, second)
         yield "batch", "examples", name, {str(len(a)): ""}, {str(len(b)): ""}
         if {a.dtype.kind, b.dtype.kind} == {"f", "i"} and name != "target":
             here, there = ({str(x.dtype): f"{_range(x)}, and float32 holds all to 16,777,216"} for x in (a, b))

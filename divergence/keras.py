@@ -62,6 +62,7 @@ def describe(model: keras.Model) -> dict[str, Any]:
             name: {
                 "kind": type(layer).__name__,
                 "weights": {variable.path.rpartition("/")[2]: variable.path for variable in _variables(layer)},
+                "penalised": [variable.path for variable in _variables(layer) if variable.regularizer is not None],
                 **keep_plain(layer.get_config()),
             }
             for name, layer in _layers(model)

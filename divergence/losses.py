@@ -15,6 +15,7 @@ from divergence.record import Array, Record, Step
 
 ROUND_OFF = {"float32": 5e-6, "float64": 1e-10}
 """How far, relatively, a loss may be off in each precision."""
+SMOOTHINGS = 0, 0.1, 0.05, 0.2
 PENALTY = re.compile(r"(.*) \+ (.*)·Σw² over (.*)")
 """A penalised loss: the loss without it, λ, and the group of weights."""
 REDUCTIONS: dict[str, Callable[[Array], float]] = {
@@ -64,6 +65,9 @@ def find_groups(record: Record) -> dict[str, set[str]]:
     learned = {*(step["gradients"] or step["weights"])}
     matrices = {name for name in learned if step["weights"][name].ndim > 1}
     groups = {"kernels": matrices - tables, "embeddings": matrices & tables, "kernels and embeddings": matrices}
+    penalised = {name for layer in record.layers.values() for name in layer.get("penalised", []) if name in learned}
+    if penalised and penalised not in groups.values():
+        groups[", ".join(sorted(penalised))] = penalised
     return groups | {"all weights": learned}
 
 
@@ -138,9 +142,13 @@ def _of_classes(output: Array, target: Array) -> Iterator[tuple[str, Array]]:
     of_chosen, entropy = (np.arange(len(rows)), chosen), "cross-entropy"
     are_probabilities = (rows >= 0).all() and np.allclose(rows.sum(axis=1), 1, atol=1e-5)
     second = f"{entropy} of the softmax of probabilities: a second softmax"
-    yield second if are_probabilities else entropy, -log_softmax(rows, axis=1)[of_chosen]
     wrong = f"{entropy} of numbers that are no probabilities: logits where probabilities are expected"
     shares = np.clip(rows / rows.sum(axis=1, keepdims=True), 1e-7, 1 - 1e-7)  # as Keras takes them
-    yield entropy if are_probabilities else wrong, -np.log(shares)[of_chosen]
+    of_softmax, of_shares = (second, entropy) if are_probabilities else (entropy, wrong)
+    for smoothing, (name, logarithms) in itertools.product(
+        SMOOTHINGS, ((of_softmax, log_softmax(rows, axis=1)), (of_shares, np.log(shares)))
+    ):
+        smoothed = name + f", labels smoothed by {smoothing:g}" * (smoothing > 0)
+        yield smoothed, -(1 - smoothing) * logarithms[of_chosen] - smoothing * logarithms.mean(axis=1)
     if not np.allclose(np.exp(rows).sum(axis=1), 1, atol=1e-5):
         yield "negative output of the class, which should be a log-probability", -rows[of_chosen]

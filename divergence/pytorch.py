@@ -9,8 +9,9 @@ The loop stays as it is and goes on as it would have: nothing is run twice, and 
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from functools import partial
+from functools import partial, update_wrapper
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import torch
@@ -74,7 +75,8 @@ class _Watch(TorchFunctionMode):
         super().__init__()
         self.model, self.optimizer, self.recorder, self.seeing = model, optimizer, recorder, ExitStack()
         self.own_step = optimizer.step
-        optimizer.step = self._step
+        step = update_wrapper(lambda _, *args, **kwargs: self._step(*args, **kwargs), self.own_step)
+        optimizer.step = self.watched_step = MethodType(step, optimizer)  # as a scheduler, before or after, expects it
         self.handles = [model.register_forward_pre_hook(self._begin, with_kwargs=True)]
         self.handles += [layer.register_forward_hook(partial(self._layer, name)) for name, layer in _layers(model)]
         self.handles += [model.register_forward_hook(self._output)]
@@ -126,7 +128,7 @@ class _Watch(TorchFunctionMode):
         if self.recorder.done:
             for handle in self.handles:
                 handle.remove()
-            if self.optimizer.step == self._step:
+            if self.optimizer.step == self.watched_step:
                 self.optimizer.step = self.own_step
         return result
 

@@ -31,7 +31,7 @@ EACH, ALL, NUMBERS = "each tensor to norm ", "all together to norm ", "each numb
 CLIPPINGS = {"clipnorm": EACH, "global_clipnorm": ALL, "clipvalue": NUMBERS}
 """By Keras's names."""
 NOT_TRAINED: Mixture = (("optimiser", "none (not trained)"),)
-EPSILON, DECAY = "ε", "weight decay"
+EPSILON, DECAY, RATE = "ε", "weight decay", "learning rate"
 REPEATED, UNUSED, OF_STEPS = "repeated rows", "rows not looked up", "momentum of"
 """Parts; the last two are open where each step looks up all rows, as of a dense layer, and where the rate stays."""
 SAMPLE = 3000
@@ -88,8 +88,8 @@ def _explain(name: str, record: Record, hints: set[Hint]) -> Iterator[Mixture]:
                 steps = rule(gradients, rates or [1.0] * len(before), weights=before)
             rate = 1.0 if rates else _find_rate(steps[0], before[0] - after[0])
             if all(_fits(rate * s, b, a, record.precision) for s, b, a in zip(steps, before, after, strict=True)):
-                shown = ", ".join(dict.fromkeys(f"{given:.6g}" for given in rates or [rate]))
-                yield (*mixture, ("learning rate", shown), ("clipping", clipping))
+                shown = ", ".join(dict.fromkeys(f"{given:.7g}" for given in rates or [rate]))
+                yield (*mixture, (RATE, shown), ("clipping", clipping))
 
 
 def _choose(name: str, record: Record) -> tuple[Arrays | None, Array]:
@@ -235,7 +235,14 @@ def differing_parts(
     def differing(a: dict[str, str], b: dict[str, str]) -> list[tuple[str, str, str]]:
         if a["optimiser"] != b["optimiser"]:
             return [("the optimiser", a["optimiser"], b["optimiser"])]
-        return [(part, a[part], b[part]) for part in a if a[part] != b[part]]
+        return [(part, a[part], b[part]) for part in a if a[part] != b[part] and not same_rates(part, a[part], b[part])]
+
+    def same_rates(part: str, *both: str) -> bool:
+        """Whether they are rates that one program has rounded to float32."""
+        if part != RATE:
+            return False
+        here, there = ([float(rate) for rate in words.split(", ")] for words in both)
+        return len(here) == len(there) and np.allclose(here, there, rtol=1e-5, atol=0)
 
     found = (differing(dict(a), dict(b)) for a, b in itertools.product(one, other))
     return min(found, key=lambda parts: (len(parts), unstated(parts), len(str(parts)), parts))

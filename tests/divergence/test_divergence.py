@@ -245,6 +245,13 @@ PAIRS = {
         "mean of the cross-entropy",
         "sum of the cross-entropy",
     ),
+    "smoothed labels": (
+        {},
+        {"loss": lambda y, t: functional.cross_entropy(y, t, label_smoothing=0.1)},
+        "loss",
+        "mean of the cross-entropy",
+        "mean of the cross-entropy, labels smoothed by 0.1",
+    ),
     "second softmax": ({}, {"network": lambda: Network(after=nn.Softmax(1))}, "output", "no layer", "after: Softmax"),
     "half": (
         FOUR_NUMBERS,

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,8 @@ def test_a_port_that_follows_its_original_agrees_to_nine_digits(tmp_path: Path) 
     assert len(found.rows) == 18
 
 
-def test_recording_changes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scheduler_first", [True, False])
+def test_recording_changes_nothing(scheduler_first: bool, tmp_path: Path) -> None:
     def keras_weights(record: bool) -> list[np.ndarray]:
         keras.utils.set_random_seed(1)
         model = keras.Sequential(
@@ -121,9 +123,12 @@ def test_recording_changes_nothing(tmp_path: Path) -> None:
         torch.manual_seed(1)
         model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 1))
         optimizer = torch.optim.Adam(model.parameters())
-        schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+        if scheduler_first:
+            schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1)
         if record:
             in_pytorch.record(model, optimizer, tmp_path / "t.npz", steps=2)
+        if not scheduler_first:
+            schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1)
         for _ in range(6):
             optimizer.zero_grad()
             model(torch.rand(8, 4)).square().mean().backward()
@@ -131,10 +136,69 @@ def test_recording_changes_nothing(tmp_path: Path) -> None:
             schedule.step()
         return [weight.detach().numpy() for weight in model.parameters()]
 
-    for weights in (keras_weights, torch_weights):
-        for left, right in zip(weights(record=False), weights(record=True), strict=True):
-            np.testing.assert_allclose(left, right, rtol=0, atol=1e-15)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        for weights in (keras_weights, torch_weights):
+            for left, right in zip(weights(record=False), weights(record=True), strict=True):
+                np.testing.assert_allclose(left, right, rtol=0, atol=1e-15)
     assert len(read_record(tmp_path / "k.npz").steps) == len(read_record(tmp_path / "t.npz").steps) == 2
+
+
+def classify(folder: Path, decay: float, scale: float = 1.0) -> Walk:
+    """A classifier in Keras, of one-hot targets, its second layer penalised; and its port, of classes."""
+    set_precision("float32")
+    labels = np.arange(BATCH * STEPS) % 3
+    model = keras.Sequential(
+        [
+            *(keras.Input((6, 6, 3)), keras.layers.Flatten(), keras.layers.Dense(5, "tanh")),
+            keras.layers.Dense(3, "softmax", kernel_regularizer=keras.regularizers.L2(0.01)),
+        ]
+    )
+    optimizer = keras.optimizers.SGD(keras.optimizers.schedules.ExponentialDecay(0.03, 100, 0.9))
+    model.compile(optimizer, "categorical_crossentropy")
+    in_keras.record(model, folder / "k.npz")
+    model.fit(IMAGES, np.eye(3)[labels], batch_size=BATCH, shuffle=False, verbose=0)
+
+    hidden, last = nn.Linear(108, 5), nn.Linear(5, 3)
+    port = nn.Sequential(Permuted(), hidden, nn.Tanh(), last)
+    in_pytorch.start_from(port, folder / "k.npz")
+    groups: list[dict[str, Any]] = [
+        {"params": [last.weight], "weight_decay": decay},
+        {"params": [*hidden.parameters(), last.bias]},
+    ]
+    of_port = torch.optim.SGD(groups, 0.03)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(of_port, 0.9**0.01)
+    in_pytorch.record(port, of_port, folder / "t.npz")
+    for start in range(0, len(IMAGES), BATCH):
+        of_port.zero_grad()
+        images = torch.tensor(scale * IMAGES[start : start + BATCH].transpose(0, 3, 1, 2), dtype=torch.float32)
+        nn.functional.cross_entropy(port(images), torch.tensor(labels[start : start + BATCH])).backward()
+        of_port.step()
+        schedule.step()
+    return compare(folder / "t.npz", folder / "k.npz")
+
+
+class Permuted(nn.Module):
+    """Flattens as Keras does."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return like_keras(images)
+
+
+def test_a_right_port_of_a_classifier_raises_no_alarm(tmp_path: Path) -> None:
+    """Classes for one-hot targets, logits for probabilities, decay for a penalty of one layer, and rates in float64."""
+    found = classify(tmp_path, decay=0.02)
+    assert not found.findings
+    assert any("0.01·Σw² in the loss there counts as 0.02·w" in remark for remark in found.remarks)
+
+
+def test_a_wrong_port_of_a_classifier_is_told(tmp_path: Path) -> None:
+    found = classify(tmp_path, decay=0.01, scale=255)
+    assert found.findings[0].what == "scale, for input"
+    assert "here is 255 times there" in found.findings[0].evidence[0]
+    assert ("coupled: 0.01·w joins the gradient", "coupled: 0.02·w joins the gradient") in [
+        (finding.one, finding.other) for finding in found.findings
+    ]
 
 
 def test_keras_starts_from_a_record_of_pytorch(tmp_path: Path) -> None:
