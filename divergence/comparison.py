@@ -83,7 +83,8 @@ class Comparison:
             one, other = self.one.steps[step - 1][checkpoint], self.other.steps[step - 1][checkpoint]
             if len(one) == len(other) and one.keys() != other.keys():
                 other = dict(zip(one, other.values(), strict=True))
-            return {name: distance(as_classes(one[name]), as_classes(other[name])) for name in one if name in other}
+            read = as_classes if checkpoint == "batch" else np.asarray
+            return {name: distance(read(one[name]), read(other[name])) for name in one if name in other}
         before = {pair: both for pair, *both in self.aligned(step, "weights")} if checkpoint == "after" else {}
         moved = {
             pair: [new - old for new, old in zip(both, before.get(pair, (0, 0)), strict=True)]

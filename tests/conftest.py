@@ -14,10 +14,10 @@ import pytest
 from stages.engines.both import load_triton_first
 from stages.program.params import Params, load_params
 from stages.ratings.table import Ratings
-from stages.split import TEST, TRAIN, VALIDATION, assign_parts
+from stages.split import TEST, TRAIN, VALIDATION
 from tests.processes import Running, Start
 from tests.project import ROOT, commit, copy_project, dvc, edit_params
-from tests.samples import simulate
+from tests.samples import draw_parts, simulate
 
 load_triton_first()  # whatever order a test loads the frameworks in
 
@@ -77,7 +77,7 @@ def params() -> Params:
 def parts(params: Params) -> tuple[Ratings, Ratings, Ratings]:
     """A small table's training, validation and test rows."""
     ratings = simulate(users=60, books=40, rows=1200)
-    part, _ = assign_parts(ratings, params.split)
+    part, _ = draw_parts(ratings, params.split)
     return ratings[part == TRAIN], ratings[part == VALIDATION], ratings[part == TEST]
 
 

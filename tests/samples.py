@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from stages.program.params import Params
+from stages.program.params import Params, Split
 from stages.ratings.table import Ratings
+from stages.split import Table, assign_parts
 from tests.project import ROOT
 
 GOODBOOKS = ROOT.parent / "shared" / "goodbooks-10k" / "ratings.csv"
@@ -32,3 +34,15 @@ def simulate(users: int, books: int, rows: int, seed: int = 0) -> Ratings:
     scores = 3.8 + of_users[pairs // books] + of_books[pairs % books] + random.normal(0, 0.7, len(pairs))
     stars = np.clip(np.rint(scores), 1, 5)
     return Ratings((pairs // books).astype(np.int32), (pairs % books).astype(np.int32), stars.astype(np.float32))
+
+
+def in_pieces(ratings: Ratings, *cuts: int) -> Table:
+    """The ratings as `split` holds them, cut before these rows."""
+    starts, ends = [0, *cuts], [*cuts, len(ratings)]
+    pieces = [ratings[start:end] for start, end in zip(starts, ends, strict=True)]
+    return Table(pieces, starts, len(ratings), ratings.user_count, ratings.book_count)
+
+
+def draw_parts(ratings: Ratings, settings: Split) -> tuple[NDArray[np.int8], int]:
+    """The part of each row (n,), and how many rows stayed in train."""
+    return assign_parts(in_pieces(ratings), settings)

@@ -49,7 +49,7 @@ def run_program(main: Callable[[], None]) -> NoReturn:
     except Exception as error:
         if not _is_out_of_memory(error):
             raise
-        _fail("out of memory; a smaller train.batch_size or model would need less")
+        _fail("out of memory; fewer ratings would need less, and to train a smaller train.batch_size or model")
     sys.exit(0)
 
 
@@ -69,7 +69,9 @@ def parse_arguments(main: Callable[..., None]) -> dict[str, Any]:
         epilog="dvc.yaml has the command with all options.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    for name, parameter in inspect.signature(main).parameters.items():
+    parameters = inspect.signature(main).parameters
+    options = {name: f"--{name.replace('_', '-')}" for name in parameters}
+    for name, parameter in parameters.items():
         kind, choices = parameter.annotation, None
         if get_origin(kind) is Literal:
             kind, choices = str, get_args(kind)
@@ -77,14 +79,12 @@ def parse_arguments(main: Callable[..., None]) -> dict[str, Any]:
             kind = functools.partial(load_settings, kind=kind)
         required = parameter.default is parameter.empty
         default = None if required else parameter.default
-        option = f"--{name.replace('_', '-')}"
-        parser.add_argument(option, type=kind, choices=choices, required=required, default=default)
+        parser.add_argument(options[name], type=kind, choices=choices, required=required, default=default)
     given = vars(parser.parse_args())
-    options: dict[Path, str] = {}
+    takers: dict[Path, str] = {}
     for name, value in given.items():
-        option = f"--{name.replace('_', '-')}"
-        if isinstance(value, Path) and (other := options.setdefault(value.resolve(), option)) != option:
-            raise StageError(f"{other} and {option} are both {value}; each needs a path of its own")
+        if isinstance(value, Path) and (other := takers.setdefault(value.resolve(), name)) != name:
+            raise StageError(f"{options[other]} and {options[name]} are both {value}; each needs a path of its own")
     return given
 
 

@@ -55,8 +55,18 @@ class Ratings:
         return int(self.books.max(initial=-1)) + 1
 
 
-def read_ratings(path: Path) -> Ratings:
-    """Read what `write_ratings` wrote.
+def count_groups(path: Path) -> int:
+    """How many groups of rows the file has: `GROUP` rows each, and the last one the rest.
+
+    Raises:
+        StageError: the file is missing or damaged.
+    """
+    with _opened(path) as file:
+        return int(file.num_row_groups)
+
+
+def read_ratings(path: Path, groups: Iterable[int] | None = None) -> Ratings:
+    """Read what `write_ratings` wrote, or only these groups of its rows.
 
     Raises:
         StageError: the file is missing, damaged or holds another table.
@@ -64,8 +74,9 @@ def read_ratings(path: Path) -> Ratings:
     with _opened(path) as file:
         if not file.schema_arrow.equals(SCHEMA):
             raise StageError(f"{path} holds other columns than user, book, rating; run: dvc repro")
+        chosen = [*(range(file.num_row_groups) if groups is None else groups)]
         columns: Any = [  # one by one: each is in memory twice for a moment; to_numpy would load pandas
-            np.from_dlpack(file.read([name]).column(0).combine_chunks()) for name in SCHEMA.names
+            np.from_dlpack(file.read_row_groups(chosen, [name]).column(0).combine_chunks()) for name in SCHEMA.names
         ]
     return Ratings(*columns)
 

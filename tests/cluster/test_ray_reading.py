@@ -1,9 +1,10 @@
-"""Reading many files on Ray gives what reading them here gives: the same rows, or the same message."""
+"""Tables on Ray are what they are here: the same rows, the same split, or the same message."""
 
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,9 +15,11 @@ from stages.prepare_ratings import prepare
 from stages.program.errors import StageError
 from stages.program.params import Params
 from stages.ratings.source import read_source
-from stages.ratings.table import write_parts
+from stages.ratings.table import write_parts, write_ratings
+from stages.split import assign_parts, read_table
 from tests.project import ROOT
 from tests.ratings.ratings_files import prepare_settings, rows
+from tests.samples import simulate
 
 HEADER = b"user_id,book_id,rating\n"
 
@@ -49,6 +52,19 @@ def test_the_sample_in_parts(there: Engine, tmp_path: Path) -> None:
     write_parts(map(there.get, other.parts), tmp_path / "other")
     assert len(other.parts) == 16
     assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
+
+
+def test_the_same_rows_are_drawn(
+    params: Params, there: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stages.ratings.table.GROUP", 300)
+    write_ratings(simulate(users=300, books=2000, rows=5000), tmp_path / "ratings.parquet")
+    one, other = (read_table(tmp_path / "ratings.parquet", engine) for engine in (HERE, there))
+    assert (len(one.pieces), len(other.pieces)) == (1, 16)
+
+    (part, kept), (again, kept_again) = assign_parts(one, params.split), assign_parts(other, params.split, there)
+    assert kept == kept_again > 0
+    np.testing.assert_array_equal(part, again)
 
 
 READ: dict[str, list[bytes]] = {

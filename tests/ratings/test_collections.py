@@ -17,8 +17,8 @@ from stages.prepare_ratings import prepare
 from stages.program.params import Params, load_params
 from stages.ratings.source import read_source
 from stages.ratings.table import concatenate
-from stages.split import assign_parts
 from tests.project import ROOT, copy_project, dvc, edit_params, run, stages_run
+from tests.samples import draw_parts
 
 USERS, BOOKS = 30, 20
 WORDS = ["did not like it", "it was ok", "liked it", "really liked it", "it was amazing"]
@@ -129,7 +129,7 @@ def test_a_collection_s_settings_fit_it(name: str, tmp_path: Path, monkeypatch: 
     source = read_source(params.prepare)
     prepared = prepare(source, params.prepare)
     ratings = concatenate(prepared.parts)
-    part, _ = assign_parts(ratings, params.split)
+    part, _ = draw_parts(ratings, params.split)
 
     assert source.left_out == ({"not rated": LEFT_OUT[name]} if name in LEFT_OUT else {})
     assert [len(ratings), len(prepared.user_ids), len(prepared.book_ids)] == [len(RATINGS), USERS, BOOKS]

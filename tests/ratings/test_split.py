@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages import split
+from stages.engines.here import HERE, Here
 from stages.program.errors import StageError
 from stages.program.params import Params, Split
 from stages.program.process import parse_arguments
 from stages.ratings.table import Ratings, read_ratings, write_ratings
-from stages.split import TEST, TRAIN, VALIDATION, assign_parts
+from stages.split import TEST, TRAIN, VALIDATION, assign_parts, read_table
 from tests.project import ROOT
-from tests.samples import simulate
+from tests.samples import draw_parts, in_pieces, simulate
 
 quick = settings(deadline=None, derandomize=True, max_examples=150)
 
@@ -42,7 +43,7 @@ def test_every_user_and_book_held_out_is_trained_on(
 ) -> None:
     ratings = make_ratings(pairs)
     try:
-        part, kept = assign_parts(ratings, make_settings(validation, test, seed))
+        part, kept = draw_parts(ratings, make_settings(validation, test, seed))
     except StageError as error:
         assert "leaves none to hold out" in str(error)  # noqa: PT017, it may also succeed
         return
@@ -64,7 +65,7 @@ def test_no_more_rows_stay_in_train_than_users_and_books_need(pairs: list[tuple[
     ratings = make_ratings(pairs)
     drawn = np.random.default_rng(seed).permutation(len(ratings))[: 2 * round(len(ratings) * 0.3)]
     try:
-        part, kept = assign_parts(ratings, make_settings(0.3, 0.3, seed))
+        part, kept = draw_parts(ratings, make_settings(0.3, 0.3, seed))
     except StageError:
         return
     returned = drawn[part[drawn] == TRAIN]
@@ -74,9 +75,25 @@ def test_no_more_rows_stay_in_train_than_users_and_books_need(pairs: list[tuple[
         assert not (ratings.users[row] in ratings.users[others] and ratings.books[row] in ratings.books[others])
 
 
+@quick
+@given(pairs=pairs, validation=fractions, cuts=st.lists(st.integers(0, 100), max_size=4), seed=st.integers(0, 99))
+def test_a_table_in_pieces_is_split_as_a_whole_one(
+    pairs: list[tuple[int, int]], validation: float, cuts: list[int], seed: int
+) -> None:
+    ratings = make_ratings(pairs)
+    cuts = sorted(min(cut, len(pairs)) for cut in cuts)
+    try:
+        part, kept = draw_parts(ratings, make_settings(validation, 0.1, seed))
+    except StageError:
+        return
+    again, kept_again = assign_parts(in_pieces(ratings, *cuts), make_settings(validation, 0.1, seed))
+    np.testing.assert_array_equal(part, again)
+    assert kept == kept_again
+
+
 def test_a_large_table_is_split_as_asked(params: Params) -> None:
     ratings = simulate(users=200, books=150, rows=8000)
-    part, kept = assign_parts(ratings, params.split)
+    part, kept = draw_parts(ratings, params.split)
     sizes = np.bincount(part)
     assert kept < 20
     assert abs(sizes[VALIDATION] - 800) <= kept
@@ -85,14 +102,14 @@ def test_a_large_table_is_split_as_asked(params: Params) -> None:
 
 def test_the_seed_decides() -> None:
     ratings = simulate(users=50, books=40, rows=1000)
-    one, again, other = (assign_parts(ratings, make_settings(seed=seed))[0] for seed in (1, 1, 2))
+    one, again, other = (draw_parts(ratings, make_settings(seed=seed))[0] for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, again)
     assert ((one == TEST) & (other == TEST)).sum() < (one == TEST).sum() / 2
 
 
 def test_rows_are_drawn_evenly() -> None:
     ratings = simulate(users=20, books=20, rows=300)
-    held_out = np.sum([assign_parts(ratings, make_settings(seed=seed))[0] != TRAIN for seed in range(400)], axis=0)
+    held_out = np.sum([draw_parts(ratings, make_settings(seed=seed))[0] != TRAIN for seed in range(400)], axis=0)
     assert abs(held_out.mean() - 80) < 2
     assert held_out.std() < 11  # 8 is a binomial's
 
@@ -109,7 +126,7 @@ def test_rows_are_drawn_evenly() -> None:
 )
 def test_refuses_a_table_that_leaves_nothing_to_hold_out(pairs: list[tuple[int, int]], name: str) -> None:
     with pytest.raises(StageError, match=rf"split\.{name} 0\.1 of {len(pairs)} ratings leaves none to hold out"):
-        assign_parts(make_ratings(pairs), make_settings())
+        draw_parts(make_ratings(pairs), make_settings())
 
 
 # --- The stage ---
@@ -142,6 +159,21 @@ def test_the_stage_writes_the_same_bytes_again_and_no_row_twice(
     assert f"{train:,} ratings to train on, {validation:,} for validation, {test:,} for the test\n" in said
     kept = 2 * round(len(ratings) * 0.1) - validation - test
     assert f"  {kept:,} rows stayed in train so that their user and book have one there\n" in said
+
+
+def test_an_engine_with_several_parts_writes_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ratings = simulate(users=50, books=40, rows=1000)
+    write_ratings(ratings, tmp_path / "whole.parquet")
+    with monkeypatch.context() as patch:
+        patch.setattr("stages.ratings.table.GROUP", 70)
+        write_ratings(ratings, tmp_path / "groups.parquet")
+    whole = run_stage(tmp_path / "whole", monkeypatch, tmp_path / "whole.parquet")
+
+    monkeypatch.setattr(Here, "part_count", 4)
+    in_pieces = run_stage(tmp_path / "pieces", monkeypatch, tmp_path / "groups.parquet")
+
+    assert len(read_table(tmp_path / "groups.parquet", HERE).pieces) == 4
+    assert [path.read_bytes() for path in whole] == [path.read_bytes() for path in in_pieces]
 
 
 def test_says_when_a_part_falls_short(

@@ -16,14 +16,14 @@ from stages.program.errors import StageError
 from stages.program.params import Params
 from stages.ratings.source import read_source
 from stages.ratings.table import Ratings, concatenate, read_ratings, write_ratings
-from stages.split import TEST, TRAIN, VALIDATION, assign_parts
+from stages.split import TEST, TRAIN, VALIDATION
 from stages.train_baselines import fit_biases, mean_squared_error
 from stages.train_keras import KerasTrainer
 from stages.train_torch import TorchTrainer
 from stages.training.fit import fit, shuffle_rows
 from stages.training.losses import LossCurve
 from tests.project import ROOT
-from tests.samples import GOODBOOKS, change, needs_goodbooks, simulate
+from tests.samples import GOODBOOKS, change, draw_parts, needs_goodbooks, simulate
 
 Parts = tuple[Ratings, Ratings, Ratings]
 Weights = list[NDArray[np.floating]]
@@ -42,7 +42,7 @@ def split_file(path: Path, params: Params) -> Parts:
     """What prepare-ratings and split make of a ratings file."""
     settings = change(params, prepare={"ratings": str(path)}).prepare
     ratings = concatenate(prepare(read_source(settings), settings).parts)
-    part, _ = assign_parts(ratings, params.split)
+    part, _ = draw_parts(ratings, params.split)
     return ratings[part == TRAIN], ratings[part == VALIDATION], ratings[part == TEST]
 
 
