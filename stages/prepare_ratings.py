@@ -62,7 +62,8 @@ def prepare(source: Source, settings: Prepare, engine: Engine = HERE) -> Prepare
         StageError: duplicates where `on_duplicate` is `error`, or minimum counts that leave nothing.
     """
     user_ids, book_ids = source.user_ids, source.book_ids
-    steps = [Step("read", source.rows + sum(source.left_out.values()), len(user_ids), len(book_ids))]
+    files = f" from {len(source.files):,} files" if len(source.files) > 1 else ""
+    steps = [Step(f"read{files}", source.rows + sum(source.left_out.values()), len(user_ids), len(book_ids))]
 
     parts, again = settle_duplicates(source, settings.on_duplicate, engine)
     steps.append(Step("one rating per user and book", source.rows - again, len(user_ids), len(book_ids)))
@@ -177,7 +178,7 @@ def looks_unrated(counts: Counter[float], lowest: float) -> bool:
     rest = sorted(counts.keys() - {lowest})
     if counts[lowest] < UNRATED_SHARE * counts.total() or len(rest) < 2:
         return False
-    gap = rest[0] - lowest > 1.5 * min(np.diff(rest))
+    gap = rest[0] - lowest >= 1.5 * min(np.diff(rest))
     return bool(gap) or counts[rest[0]] < max(counts[star] for star in rest[1:])
 
 

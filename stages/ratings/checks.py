@@ -19,15 +19,15 @@ from stages.program.errors import shorten
 from stages.program.params import Prepare
 from stages.ratings.table import Ratings
 
-EXAMPLES = 3  # wrong rows, and different values of theirs, that a message names
+EXAMPLES, MAX_VALUES = 3, 8  # wrong rows, and different values of theirs, that a message names
 MAX_GAPS = 4  # ids up to this times the rows are numbered through a table of all: faster than hashing, and smaller
-EXACT_FLOATS = 2**53  # from here on a float64 doesn't hold every whole number
+EXACT = {"halffloat": 2**11, "float": 2**24, "double": 2**53}  # from here on it doesn't hold every whole number
 
-MISSING = {*pyarrow.csv.ConvertOptions().null_values, "None", r"\N", "<NA>"}
+MISSING = {text.casefold() for text in (*pyarrow.csv.ConvertOptions().null_values, "None", r"\N", "<NA>")}
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?", re.ASCII | re.IGNORECASE)
 WHOLE_NUMBER = re.compile(r"\+?\d+(\.0*)?", re.ASCII)
 PLAIN_NUMBER = re.compile(r"0|[1-9]\d{0,18}", re.ASCII)
-POWER_OF_TEN = re.compile(r"[+-]?(\d+\.\d*e[+-]?|\d+e[+-])\d+", re.ASCII | re.IGNORECASE)  # 12e3 may be hexadecimal
+POWER_OF_TEN = re.compile(r"[+-]?(\d+[.,]\d*e[+-]?|\d+e[+-])\d+", re.ASCII | re.IGNORECASE)  # 12e3 may be hexadecimal
 EXCEL_TEXT = re.compile(r'="(.*)"', re.DOTALL)
 CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -147,7 +147,7 @@ class _Ids(_Column):
 
     def has_names(self) -> bool:
         """Whether any text is neither missing nor a number."""
-        return not all(text.strip() in MISSING or NUMBER.fullmatch(text.strip()) for text in self.texts.values())
+        return not all(_is_missing(text) or NUMBER.fullmatch(text.strip()) for text in self.texts.values())
 
     def finish(self) -> tuple[list[NDArray[np.int32]], pa.Array]:
         """All ids in ascending order: numbers where all are plain, but for blanks around them; else texts.
@@ -209,8 +209,8 @@ class Check:
         columns = [users.encode(rows["user"]), books.encode(rows["book"]), rows["rating"], rows["number"]]
         rows = pa.RecordBatch.from_arrays(columns, ROW)
         if self._settings.missing_ids == "leave_out":
-            rows = self._leave_out(rows, "without a user or a book", "user", users.faults[MISSING_ID])
-            rows = self._leave_out(rows, "without a user or a book", "book", books.faults[MISSING_ID])
+            rows = self._leave_out(rows, "no user or book", "user", users.faults[MISSING_ID])
+            rows = self._leave_out(rows, "no user or book", "book", books.faults[MISSING_ID])
 
         for label, column, codes in zip(labels, (users, books, ratings), map(np.asarray, rows), strict=False):
             for fault, wrong_codes in column.faults.items():
@@ -218,7 +218,7 @@ class Check:
                 if len(wrong):
                     numbers = rows["number"].take(pa.array(wrong[: EXAMPLES + 1])).to_pylist()
                     values = [column.texts[code] for code in dict.fromkeys(codes[wrong].tolist())]
-                    self._findings[path, unit, label, fault].append((len(wrong), numbers, values[:EXAMPLES]))
+                    self._findings[path, unit, label, fault].append((len(wrong), numbers, values[:MAX_VALUES]))
         users.pieces.append(rows["user"].to_numpy())
         books.pieces.append(rows["book"].to_numpy())
         self._stars.append(stars[rows["rating"].to_numpy()])
@@ -253,7 +253,7 @@ class Check:
         if text in self._not_rated or stars in self._not_rated:
             return math.nan, NOT_RATED
         if math.isnan(stars):
-            return stars, NO_RATING if text in MISSING else NO_NUMBER
+            return stars, NO_RATING if _is_missing(text) else NO_NUMBER
         on_scale = self._lowest <= np.float32(stars) <= self._highest
         return stars, "" if on_scale else OFF_SCALE.format(self._lowest, self._highest)
 
@@ -268,7 +268,7 @@ class Check:
             values = [repr(value) for value in dict.fromkeys(value for *_, values in findings for value in values)]
             kind, semicolon, advice = fault.partition("; ")
             subject = f"{label}: {count:,} value" if label else f"{count:,} {unit}"
-            examples = ": " + ", ".join(map(shorten, values[:EXAMPLES])) if label else ""
+            examples = ": " + ", ".join(map(shorten, values[:MAX_VALUES])) if label else ""
             where = f"{unit}{'s' * (len(rows) > 1)} {', '.join(rows[:EXAMPLES])}{', …' * (len(rows) > EXAMPLES)}"
             yield f"{path}: {subject}{'s' * (count > 1)} {kind}{examples} ({where}){semicolon}{advice}"
 
@@ -291,21 +291,26 @@ def number_codes(codes: Numbers) -> tuple[NDArray[np.int32], Numbers]:
 def _distinct(column: pa.Array) -> tuple[list[str], NDArray[np.int32]]:
     """Each different value as text, and for each row (n,) which of them it is."""
     encoded = column.dictionary_encode("encode")
-    return [as_text(value) for value in encoded.dictionary.to_pylist()], encoded.indices.to_numpy()
+    exact = EXACT.get(str(column.type), 0)
+    return [as_text(value, exact) for value in encoded.dictionary.to_pylist()], encoded.indices.to_numpy()
 
 
 def _read_id(text: str) -> tuple[str, str]:
     """The id without Excel's wrapping, and what is wrong."""
-    wrapped = EXCEL_TEXT.fullmatch(text)
+    wrapped = EXCEL_TEXT.fullmatch(text.strip())
     text = wrapped[1] if wrapped else text
     stripped = text.strip()
-    if stripped in MISSING:
+    if _is_missing(text):
         return text, MISSING_ID
     if POWER_OF_TEN.fullmatch(stripped):
         return text, CUT_ID
     if CONTROL_CHARACTER.search(stripped):
         return text, UNPRINTABLE
     return text, ODD_NUMBER if NUMBER.fullmatch(stripped) and not WHOLE_NUMBER.fullmatch(stripped) else ""
+
+
+def _is_missing(text: str) -> bool:
+    return text.strip().casefold() in MISSING
 
 
 def _plain_numbers(ids: pa.Array) -> NDArray[Any] | None:
@@ -320,13 +325,13 @@ def _plain_numbers(ids: pa.Array) -> NDArray[Any] | None:
     if pa.types.is_string(ids.type) and (lowest <= 0 or pc.any(pc.starts_with(ids, "0")).as_py()):
         # Only a number that is 0 or begins with 0 can be written in another way than this: 007, 0x7, -0.
         lowest = lowest if numbers.cast(pa.string()).equals(ids) else -1
-    if lowest < 0 or (pa.types.is_floating(ids.type) and highest >= EXACT_FLOATS):
+    if lowest < 0 or highest >= EXACT.get(str(ids.type), 2**63):
         return None
     return np.asarray(numbers, np.uint32 if highest < 2**32 else np.int64)
 
 
-def as_text(value: Any) -> str:
-    """As a CSV file has it: 4 for 4.0, and powers of ten where a float doesn't hold all of a number's digits.
+def as_text(value: Any, exact: int = EXACT["double"]) -> str:
+    """As a CSV file has it: 4 for 4.0, and powers of ten from where a float doesn't hold all of a number's digits.
 
     Raises:
         TypeError: it is no plain value.
@@ -334,7 +339,7 @@ def as_text(value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, float) and value.is_integer():
-        return f"{value:.0f}" if abs(value) < EXACT_FLOATS else f"{value:e}"
+        return f"{value:.0f}" if abs(value) < exact else f"{value:e}"
     if isinstance(value, Decimal) and value == value.to_integral_value():
         return f"{value:.0f}"
     if isinstance(value, dict | list):

@@ -14,13 +14,14 @@ import pyarrow as pa
 import pyarrow.csv
 
 from stages.program.params import Prepare
-from stages.ratings.checks import Block
+from stages.ratings.checks import NUMBER, Block
 from stages.ratings.files import Chunk, read_chunks
 
 HEAD = 1 << 16  # bytes by which the separator and the columns are found
 SAMPLE = 20  # rows, likewise
-SEPARATORS = (",", "\t", ";", "|", "::", " ")
+SEPARATORS = ("\t", "::", ";", "|", ",", " ")  # the comma late: it may be a decimal one
 DOUBLE_COLON = "\x1f"  # stands for `::`, which is longer than the one character that readers of CSV take
+SWALLOWING = "with a quote that goes on over lines that look like rows; within quotes, a quote is written twice"
 UNCLOSED = f"with a quote that isn't closed, or a field of more than {csv.field_size_limit():,} characters"
 
 
@@ -32,6 +33,8 @@ class CsvFile:
     def __init__(self, path: Path, settings: Prepare) -> None:
         chunks = read_chunks(path, settings.encoding)
         first = next(chunks)
+        if first.data.startswith(b"sep="):  # Excel's own line
+            first = first._replace(data=first.data.partition(b"\n")[2], first=2)
         head = first.data[:HEAD].decode("utf-8", "replace")
         self.separator = _find_separator(head, settings)
         self._delimiter = self.separator.replace("::", DOUBLE_COLON)
@@ -83,13 +86,16 @@ class CsvFile:
 
         reader = csv.reader(feed(), delimiter=self._delimiter, strict=True)
         while reader.line_num < len(lines) or not lines:
-            number = chunk.first + reader.line_num
+            begin = reader.line_num
+            number = chunk.first + begin
             try:
                 row = next(reader)
             except csv.Error:
                 broken[number] = UNCLOSED
                 continue
-            if len(row) == self._width:
+            if self._are_rows(lines[begin + 1 : reader.line_num], places[-1]):
+                broken[number] = SWALLOWING
+            elif len(row) == self._width:
                 rows[number] = [row[place] for place in places]
             elif len(row) > self._width:
                 broken[number] = f"with more than {self._width} fields"
@@ -97,6 +103,11 @@ class CsvFile:
                 whole = reader.line_num < len(lines) or lines[-1].endswith(b"\n")
                 broken[number] = f"with fewer than {self._width} fields" if whole else "cut off at the end of the file"
         return Block.of(rows, len(places), broken)
+
+    def _are_rows(self, lines: list[bytes], rating: int) -> bool:
+        """Whether each of a row's further lines would be a row by itself, with a number where the rating is."""
+        rows = [next(csv.reader([line.decode()], delimiter=self._delimiter), []) for line in lines]
+        return bool(rows) and all(len(row) == self._width and NUMBER.fullmatch(row[rating].strip()) for row in rows)
 
 
 def _replace_colons(chunk: Chunk) -> Chunk:

@@ -5,6 +5,7 @@ import glob
 import lzma
 import zipfile
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,8 +26,14 @@ COMPRESSIONS = {
 OTHER_KINDS = {
     **{b"ARROW1": "an Arrow or Feather file", b"FEA1": "a Feather file", b"PARE": "an encrypted Parquet file"},
     **{b"\xd0\xcf\x11\xe0": "an Excel workbook (.xls)", b"\x89HDF": "an HDF5 file", b"SQLite": "an SQLite database"},
-    **{b"\x80\x04\x95": "a Python pickle", b"7z\xbc\xaf": "a 7z archive", b"Rar!": "a rar archive"},
+    **{b"\x80\x04\x95": "a Python pickle", b"\x80\x05\x95": "a Python pickle", b"\x93NUMPY": "a NumPy file"},
+    **{b"ORC": "an ORC file", b"Obj\x01": "an Avro file", b"%PDF": "a PDF"},
+    **{b"7z\xbc\xaf": "a 7z archive", b"Rar!": "a rar archive"},
     **{b"<": "a page in HTML or XML (which asked to log in?)"},
+}
+ENDINGS = {
+    *(".csv", ".tsv", ".txt", ".dat", ".data", ".inter", ".json", ".jsonl", ".ndjson", ".parquet"),
+    *(".gz", ".bz2", ".xz", ".zst", ".zstd", ".lz4", ".zip"),
 }
 NOT_UTF_8 = "not in UTF-8; prepare.encoding: latin-1 would read it, or cp1252 where it comes from Windows"
 ADVICE = "; take the ratings out of it, as CSV, JSON lines or Parquet"
@@ -59,18 +66,33 @@ def find_files(settings: Prepare) -> list[Path]:
     """
     path = Path(settings.ratings)
     if path.is_dir():
-        next(path.iterdir(), None)  # where a folder can't be read, glob finds nothing in it
-        listed = list(path.glob(settings.files))
+        listed = [file for file in path.iterdir() if fnmatch(file.name, settings.files)]
     elif glob.has_magic(settings.ratings) and not path.exists():
         listed = [Path(name) for name in glob.glob(settings.ratings)]  # noqa: PTH207, Path's takes no absolute pattern
     elif path.exists() and not path.is_file():
         raise StageError(f"{path} is a device or a pipe; prepare.ratings must name a file, a folder or a pattern")
     else:
         return [path]
-    files = [file for file in sorted(listed) if file.is_file() and file.name[0] not in "._" and file.stat().st_size]
+    files = [file for file in sorted(listed) if file.name[0] not in "._" and not file.is_dir() and file.stat().st_size]
     if not files:
         raise StageError(f"{path} has no files with ratings (prepare.ratings and prepare.files in params.yaml)")
+    if settings.columns.user is None:
+        by_reader = {reader_of(file): file for file in reversed(files)}
+        for file in files:
+            if (same := by_reader[reader_of(file)]) != file:
+                raise StageError(
+                    f"{same} and {file} are both named after {reader_of(file)!r}: with prepare.columns.user null, "
+                    "each reader has one file"
+                )
     return files
+
+
+def reader_of(path: Path) -> str:
+    """Whose file it is: its name without the endings that say what kind it is."""
+    name = path.name
+    while (ending := Path(name).suffix) and ending.casefold() in ENDINGS:
+        name = name.removesuffix(ending)
+    return name
 
 
 def recognise(path: Path, encoding: str) -> str:
@@ -86,8 +108,8 @@ def recognise(path: Path, encoding: str) -> str:
         raise StageError(f"{path} is {other or 'a tar archive'}{ADVICE}")
     if head.startswith(b"PAR1"):
         return "Parquet"
-    if "\n".encode(encoding) == b"\n" and head.count(b"\0") > len(head) // 8:
-        marked = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    marked = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if "\n".encode(encoding) == b"\n" and (marked or head.count(b"\0") > len(head) // 8):
         advice = "is text in UTF-16; set" if marked else "holds NUL bytes; if it is text in UTF-16 without a mark, set"
         raise StageError(f"{path} {advice} prepare.encoding: {'utf-16' if marked else 'utf-16-le'}")
     text = head.lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n")

@@ -1,6 +1,8 @@
 """Ratings as JSON: an object a line, or one array of objects."""
 
 import itertools
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from stages.program.params import Prepare
 from stages.ratings.checks import Block, Numbers, as_text
 from stages.ratings.files import open_file, read_chunks
 
+POWER_OF_TEN = re.compile(rb":\s*-?\d+(\.\d+)?[eE]\+?\d+\s*[,}]")  # as a value: it may be a number cut short
 ADVICE = "as to_json(orient='records', lines=True) of pandas writes it"
 
 
@@ -33,7 +36,9 @@ class JsonLines:
 
     def _read(self, path: Path, encoding: str) -> Iterator[tuple[list[Any], Numbers, dict[int, str]]]:
         for chunk in read_chunks(path, encoding):
-            yield [_parse(line) for line in chunk.data.split(b"\n") if line], chunk.lines(), chunk.undecodable
+            exactly = _has_powers(chunk.data)
+            items = [_parse(line, exactly) for line in chunk.data.split(b"\n") if line]
+            yield items, chunk.lines(), chunk.undecodable
 
     def blocks(self, names: list[str]) -> Iterator[Block]:
         """The values of some names, as text."""
@@ -54,13 +59,22 @@ class JsonArray(JsonLines):
 
     def _read(self, path: Path, encoding: str) -> Iterator[tuple[list[Any], Numbers, dict[int, str]]]:
         with open_file(path) as stream:
-            items = _parse(stream.read().decode(encoding).removeprefix("\ufeff")) or []
+            text = stream.read().decode(encoding).removeprefix("\ufeff").encode()
+        items = _parse(text, _has_powers(text)) or []
         yield items, np.arange(1, len(items) + 1), {}
 
 
-def _parse(text: str | bytes) -> Any:
-    """None for what isn't JSON."""
+def _parse(text: bytes, exactly: bool) -> Any:
+    """None for what isn't JSON; `exactly` keeps numbers in powers of ten as they stand."""
     try:
-        return from_json(text)
+        return json.loads(text, parse_float=_keep_powers) if exactly else from_json(text)
     except ValueError:
         return None
+
+
+def _keep_powers(number: str) -> float | str:
+    return number if "e" in number.casefold() else float(number)
+
+
+def _has_powers(text: bytes) -> bool:
+    return POWER_OF_TEN.search(text) is not None

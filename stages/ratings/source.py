@@ -16,7 +16,7 @@ from stages.program.errors import StageError, list_names, shorten
 from stages.program.params import Prepare
 from stages.ratings.checks import NUMBER, Check, Source
 from stages.ratings.csv_files import CsvFile
-from stages.ratings.files import find_files, recognise
+from stages.ratings.files import find_files, reader_of, recognise
 from stages.ratings.json_files import JsonArray, JsonLines
 from stages.ratings.parquet_files import ParquetFile
 from stages.ratings.table import Ratings
@@ -38,8 +38,11 @@ DAMAGE = (
 """What readers raise at a file that is missing, cut off or damaged."""
 
 KNOWN_NAMES = {
-    "user": ["userid", "user", "readerid", "reader", "reviewerid", "memberid", "customerid"],
-    "book": ["bookid", "book", "isbn", "itemid", "item", "parentasin", "asin", "productid", "title", "name", "id"],
+    "user": ["userid", "user", "readerid", "reader", "reviewerid", "memberid", "customerid", "id"],
+    "book": [
+        *("bookid", "book", "isbn", "itemid", "item", "movieid", "parentasin", "asin", "productid"),
+        *("id", "title", "name"),
+    ],
     "rating": ["rating", "bookrating", "myrating", "stars", "starrating", "score", "reviewscore", "overall"],
 }
 """What collections call these columns, the likeliest first."""
@@ -58,7 +61,7 @@ def read_source(settings: Prepare, engine: Engine = HERE) -> Source:
     try:
         paths = find_files(settings)
     except OSError as error:
-        raise StageError(_explain(Path(settings.ratings), error)) from error
+        raise StageError(_explain(Path(error.filename or settings.ratings), error)) from error
     check = Check(settings)
     files: list[Any] = []
     for head, rows in engine.starmap(_read, [(settings, path) for path in paths], pieces=2):
@@ -87,7 +90,7 @@ def _read(settings: Prepare, path: Path) -> tuple[tuple[Check, str], Ratings]:
         file = KINDS[recognise(path, settings.encoding)](path, settings)
         columns, problem = _find_columns(file, settings)
         names = [name for name in columns.values() if name and file.names.count(name) == 1]
-        one_user = [path.name.partition(".")[0]] if settings.columns.user is None else []
+        one_user = [reader_of(path)] if settings.columns.user is None else []
         labels = ["the file's name"] * len(one_user) + [f"column {name!r}" for name in names]
         if len(labels) == len(columns):
             for block in itertools.islice(file.blocks(names), MAX_BLOCKS if problem else None):
@@ -108,7 +111,8 @@ def _explain(path: Path, error: Exception) -> str:
 
 def _find_columns(file: AnyFile, settings: Prepare) -> tuple[dict[str, str | None], str]:
     """The names of the columns, the likeliest where there is none of that name; and what is wrong with them."""
-    similar = {_letters(name): name for name in reversed(file.names)}
+    named = {str(name) for _, name in settings.columns}
+    similar = {_letters(name): name for name in reversed(file.names) if name not in named}
     found: dict[str, str | None] = {}
     wrong = []
     for role, name in settings.columns:
@@ -123,7 +127,7 @@ def _find_columns(file: AnyFile, settings: Prepare) -> tuple[dict[str, str | Non
         return found, ""
     separated = f" (separated by {file.separator!r})" if file.separator else ""
     advice = f"known: {list_names(file.names)}{separated}"
-    if separated and settings.header and any(NUMBER.fullmatch(name) for name in file.names):
+    if separated and settings.header and any(NUMBER.fullmatch(name.replace(",", ".")) for name in file.names):
         example = "{user: 1, book: 2, rating: 3}"
         advice = f"no header? then prepare.header: false and prepare.columns: {example}; {advice}"
     elif settings.header and found["book"] and found["rating"] and found != dict(settings.columns):

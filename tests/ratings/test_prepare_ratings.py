@@ -256,6 +256,7 @@ def test_accepts_with_a_warning(rows: list[Row], warnings: list[str]) -> None:
     [
         ([54, 1, 3, 10, 17, 15], True),  # a dip: UCSD's interactions
         ([62, 0, 0, 5, 3, 2], True),  # a gap
+        ([50, 0, 0, 25, 0, 25], True),
         ([60, 40], False),  # likes
         ([40, 30, 20, 10], False),
         ([2, 6, 25, 36, 30], False),
@@ -308,7 +309,7 @@ def test_the_process_writes_three_tables_and_says_what_went_in_and_out(tmp_path:
         "ratings.csv rows users books",
         "read 7 2 2",
         "left out: not rated 2",
-        "left out: without a user or a book 1",
+        "left out: no user or book 1",
         "one rating per user and book 3 2 2",
         "enough ratings each 3 2 2",
         "left out 4 0 0",

@@ -30,7 +30,7 @@ WORDS = {"it was amazing": 5, "really liked it": 4, "liked it": 3, "it was ok": 
 BY_PLACE = {"header": False, "columns": {"user": 1, "book": 2, "rating": 3}}
 
 
-def named(user: str | None, book: str, rating: str) -> dict[str, Any]:
+def named(user: str | None, book: str | int, rating: str | int) -> dict[str, Any]:
     return {"columns": {"user": user, "book": book, "rating": rating}}
 
 
@@ -113,7 +113,7 @@ READ: dict[str, tuple[dict[str, Any], dict[str, Any], list[Any], dict[str, int]]
     ),
     "Goodreads exports, by ISBN": (
         EXPORTS, SETTINGS["exports by ISBN"],
-        [("anna", "0140449132", 5), ("bela", "0140449132", 4)], {"not rated": 1, "without a user or a book": 1},
+        [("anna", "0140449132", 5), ("bela", "0140449132", 4)], {"not rated": 1, "no user or book": 1},
     ),
     "BookCrossing": ({"b.csv": BOOK_CROSSING}, SETTINGS["BookCrossing"], [(3, "055.3ü97", 8)], {"not rated": 1}),
     "MovieLens 100K": ({"u.data": TSV}, BY_PLACE, THREE, {}),
@@ -125,7 +125,7 @@ READ: dict[str, tuple[dict[str, Any], dict[str, Any], list[Any], dict[str, int]]
     ),
     "Amazon's reviews": (
         {"a.csv": AMAZON}, SETTINGS["Amazon's reviews"],
-        [("AX1", "0140449132", 4)], {"without a user or a book": 2},
+        [("AX1", "0140449132", 4)], {"no user or book": 2},
     ),
     "ISBNs": (
         {"z.csv": HEAD + "1,0140449132,5\n1,140449132,4\n"}, {}, [(1, "0140449132", 5), (1, "140449132", 4)], {},
@@ -137,6 +137,21 @@ READ: dict[str, tuple[dict[str, Any], dict[str, Any], list[Any], dict[str, int]]
     "zip": ({"k.zip": zipped(**{"a/ratings.csv": HEAD + "1,901,3\n"})}, {}, THREE[:1], {}),
     "Spark": (SPARK, {}, THREE, {}),
     "decimal commas": ({"e.csv": "user_id;book_id;rating\n1;2;3,5\n"}, {}, [(1, 2, 3.5)], {}),
+    "decimal commas without a header": (
+        {"x.csv": "7;901;3;10,2\n8;902;4;11,3\n"}, BY_PLACE, [(7, 901, 3), (8, 902, 4)], {},
+    ),
+    "decimal commas in two columns": (
+        {"ann.csv": "901;4,5\n902;3,5\n"}, {"header": False, **named(None, 1, 2)},
+        [("ann", 901, 4.5), ("ann", 902, 3.5)], {},
+    ),
+    "Excel's line with the separator": ({"e.csv": "sep=;\nuser_id;book_id;rating\n1;2;3,5\n"}, {}, [(1, 2, 3.5)], {}),
+    "Excel's wrapping within blanks": (
+        {"e.csv": 'user_id\tbook_id\trating\n1\t ="0140"\t5\n'}, {}, [(1, "0140", 5)], {},
+    ),
+    "readers with points in their names": (
+        {"j.doe.csv": "book_id,rating\n2,3\n", "j.smith.CSV": "book_id,rating\n2,4\n"},
+        named(None, "book_id", "rating"), [("j.doe", 2, 3), ("j.smith", 2, 4)], {},
+    ),
     "a JSON array": ({"j.json": ARRAY}, {}, [(1, "b", 3), (2, "c", 4.5)], {}),
     "JSON lines of several types": ({"j.json": MIXED_LINES}, {}, [("1", 2, 3), ("x", 2, 4)], {}),
 }  # fmt: skip
@@ -200,6 +215,28 @@ REFUSED: dict[str, tuple[str | bytes, dict[str, Any], list[str]]] = {
     "HTML": ("<!DOCTYPE html><html>Sign in</html>", {}, ["HTML", "log in"]),
     "several files in a zip": (zipped(a="1", b="2"), {}, ["2 files", "'a', 'b'", "unpack it"]),
     "UTF-16": ("user_id\n1\n".encode("utf-16"), {}, ["UTF-16", "prepare.encoding: utf-16"]),
+    "UTF-16 with few NUL bytes": ("книга".encode("utf-16"), {}, ["UTF-16", "prepare.encoding: utf-16"]),
+    "missing in capitals": (HEAD + "NONE,2,3\nNull,2,3\n", {}, ["2 values missing: 'NONE', 'Null' (lines 2, 3)"]),
+    "ISBNs after a German Excel": (
+        "user_id;book_id;rating\n1;9,78014E+12;5\n", {}, ["1 value in powers of ten: '9,78014E+12' (line 2)"],
+    ),
+    "cut numbers in JSON": (
+        '{"user_id": 1, "book_id": 9.78014E+12, "rating": 3.0}\n', {}, ["in powers of ten: '9.78014E+12' (line 1)"]
+    ),
+    "cut numbers in a JSON array": (
+        '[{"user_id": 1.0, "rating": 3, "book_id": 1.2e12}]', {}, ["in powers of ten: '1.2e12' (object 1)"]
+    ),
+    "a quote that takes rows in": (
+        'user_id\tbook_id\trating\tt\n1\t901\t3\t"Great\n2\t902\t5\tfine\n3\t903\t4\tso 7"\n', {},
+        ["1 line with a quote that goes on over lines that look like rows (line 2)"],
+    ),
+    "six words": (
+        HEAD + "".join(f"1,{row},{word}\n" for row, word in enumerate([*WORDS, NO_RATINGS])), {},
+        ["6 values not a number", *WORDS, "any rating"],
+    ),
+    "Goodreads 10M": (
+        GOODREADS_10M["user_rating_0_to_12.csv"], {}, ['{"user": "ID", "book": "Name", "rating": "Rating"}'],
+    ),
     "a missing reader": (
         AMAZON, named("User_id", "Id", "review/score"),
         ["2 values missing: '', 'nan' (lines 3, 4)", "prepare.missing_ids: leave_out"],
@@ -272,6 +309,21 @@ def test_of_several_files_the_one_is_named(tmp_path: Path) -> None:
     (folder / "b.csv").write_text(HEAD + "1,2\n")
     (folder / "c.csv").unlink()
     assert f"{folder / 'b.csv'}: 1 line with fewer than 3 fields (line 2)" in refusal(folder)
+
+
+def test_two_files_of_one_reader_are_refused(tmp_path: Path) -> None:
+    """Two readers whose files have one name would be one: where each lies in a folder of its own, say."""
+    for reader in ("anna", "bela"):
+        (tmp_path / reader).mkdir()
+        (tmp_path / reader / "export.csv").write_text("book_id,rating\n2,3\n")
+    message = refusal(tmp_path / "*" / "export.csv", **named(None, "book_id", "rating"))
+    assert f"{tmp_path / 'anna' / 'export.csv'} and {tmp_path / 'bela' / 'export.csv'} are both named" in message
+
+
+def test_a_link_to_nothing_is_not_passed_over(tmp_path: Path) -> None:
+    write(tmp_path, {"a.csv": HEAD + "1,2,3\n", "c.csv": HEAD + "1,4,3\n"})
+    (tmp_path / "b.csv").symlink_to("nowhere")
+    assert f"{tmp_path / 'b.csv'}" in refusal(tmp_path)
 
 
 def test_lines_are_right_after_rows_that_are_left_out(tmp_path: Path) -> None:

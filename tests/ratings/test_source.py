@@ -153,7 +153,7 @@ REFUSED: dict[str, tuple[bytes, list[str]]] = {
     ),
     "rating off the scale": (
         HEADER + b"".join(b"1,%d,%d\n" % (book, book) for book in range(9)),
-        ["'rating'", "4 values off the scale 1 to 5: '0', '6', '7' (lines 2, 8, 9, …)"],
+        ["'rating'", "4 values off the scale 1 to 5: '0', '6', '7', '8' (lines 2, 8, 9, …)"],
     ),
     "quote left open": (
         b'user_id,book_id,rating,t\n1,2,3,"a\n4,5,1,b\n', ["1 line with a quote that isn't closed", "line 2"]
@@ -328,6 +328,7 @@ PARQUET_REFUSED: dict[str, tuple[str, Any, str]] = {
     "negative id": ("user_id", [1, -1], "negative or fractional: '-1' (row 2)"),
     "fractional id": ("user_id", [1, 2.5], "negative or fractional: '2.5' (row 2)"),
     "float id without all its digits": ("user_id", [1, 2.0**53], "in powers of ten: '9.007199e+15' (row 2)"),
+    "short float ids": ("user_id", pa.array([3, 2**24], pa.float32()), "in powers of ten: '1.677722e+07' (row 2)"),
     "lists": ("user_id", [[1]], "column 'user_id' holds list<"),
     "structures": ("user_id", [{"a": 1}], "column 'user_id' holds struct<"),
     "bytes that are no text": ("user_id", [b"\xff"], "column 'user_id' holds binary, not numbers or text"),
