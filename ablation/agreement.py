@@ -13,7 +13,6 @@ from typing import get_args
 from ablation.plan import CONVENTIONS, Framework
 from divergence.__main__ import describe
 from divergence.comparison import TOLERANCE, Comparison
-from divergence.record import read_record
 from divergence.walk import walk
 from stages.program.params import Params
 from stages.program.process import run_stage
@@ -64,7 +63,7 @@ def main(params: Params, train: Path, agreement: Path) -> None:
             for framework, path in records.items():
                 with ProcessPoolExecutor(1, spawn) as pool:
                     pool.submit(record_steps, framework, set_equal(params, side), train, path).result()
-            comparison = Comparison.of(read_record(records["pytorch"]), read_record(records["keras"]))
+            comparison = Comparison.read(records["pytorch"], records["keras"])
             found = walk(comparison)
             print(f"Under {side}'s conventions:\n\n{describe(comparison, found)}\n")
             beyond = [row.largest for row in found.rows if row.largest > TOLERANCE["float64"][row.checkpoint]]

@@ -19,18 +19,10 @@ from stages.training.losses import write_json
 
 def to_metrics(effects: dict[str, Effects]) -> dict[str, object]:
     """What `dvc metrics` shows: losses in squared stars, shares of the gap as fractions, by epoch."""
-    metrics: dict[str, object] = {}
-    for epoch, found in effects.items():
-        metrics[epoch] = {
-            "pytorch": asdict(found.pytorch),
-            "keras": asdict(found.keras),
-            "gap": asdict(found.gap),
-            "native_gap": asdict(found.native_gap),
-            "share": {name: asdict(share) for name, share in found.shares.items()},
-            "alone_in_pytorch": {name: asdict(part) for name, part in found.alone_in_pytorch.items()},
-            "alone_in_keras": {name: asdict(part) for name, part in found.alone_in_keras.items()},
-        }
-    return metrics
+    return {
+        epoch: {name: value for name, value in asdict(found).items() if name != "parts"}
+        for epoch, found in effects.items()
+    }
 
 
 def to_table(effects: Effects) -> str:
@@ -44,7 +36,7 @@ def to_table(effects: Effects) -> str:
         if name in CONVENTIONS:
             label = f"`{name}`"
             alone = f"| {_pm(effects.alone_in_pytorch[name])} | {_pm(effects.alone_in_keras[name])} |"
-        lines.append(f"| {label} | {_pm(part)} | {_percent(effects.shares[name])} {alone}")
+        lines.append(f"| {label} | {_pm(part)} | {_percent(effects.share[name])} {alone}")
     lines.append(f"| **gap** | **{_pm(effects.gap)}** | 100 % | | |")
     lines.append(f"| the gap from each framework's own draws | {_pm(effects.native_gap)} | | | |")
     return "\n".join(lines)
@@ -68,7 +60,7 @@ def plot_waterfall(effects: Effects, title: str, path: Path) -> None:
             axes.bar(name.replace("_", "\n"), -part.mean, bottom=level, color=GREY, yerr=part.margin, capsize=3)
             axes.plot([position - 0.6, position + 0.4], [level, level], color=GREY, linewidth=0.8)
             top = max(level, level - part.mean + part.margin)
-            axes.text(position, top, _note(part, effects.shares[name]), ha="center", va="bottom", fontsize=9)
+            axes.text(position, top, _note(part, effects.share[name]), ha="center", va="bottom", fontsize=9)
             level -= part.mean
             lowest = min(lowest, level)
         axes.bar("Keras", level, color=KERAS)

@@ -46,7 +46,7 @@ class Effects:
     is left between the two programs once all conventions, weights and batches are the same (`remainder`)."""
     native_gap: Estimate
     """The gap where each framework draws its first weights itself: the same but for chance, of which it has more."""
-    shares: dict[str, Estimate]
+    share: dict[str, Estimate]
     """The parts as fractions of the gap."""
     alone_in_pytorch: dict[str, Estimate]
     """What switching one convention alone to Keras's takes off PyTorch's loss."""
@@ -92,7 +92,7 @@ def find_effects(pytorch: Curves, keras: Curves, path: Curves, order: Sequence[s
         gap=Estimate.of(gap),
         parts={name: Estimate.of(part) for name, part in parts.items()},
         native_gap=Estimate.of(torch_losses["native"] - keras_losses["native"]),
-        shares={name: share_of(part, gap) for name, part in parts.items()},
+        share={name: share_of(part, gap) for name, part in parts.items()},
         alone_in_pytorch={
             name: Estimate.of(torch_losses["own"] - torch_losses[f"alone:{name}"]) for name in CONVENTIONS
         },

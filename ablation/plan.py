@@ -4,7 +4,7 @@ Each one is a framework (PyTorch or Keras), a choice of conventions, and a seed.
 weights drawn in NumPy, so that two trainings of one seed differ in nothing but the conventions between them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,19 +26,15 @@ class Kind:
 
     name: str
     framework: Framework
-    conventions: tuple[Convention, ...]
-    """In the order of `CONVENTIONS`."""
-
-    def settings(self) -> dict[str, Convention]:
-        """The conventions by name, as params.yaml has them."""
-        return dict(zip(CONVENTIONS, self.conventions, strict=True))
+    conventions: Mapping[str, Convention]
+    """By name, as params.yaml has them."""
 
 
 def plan_alone(framework: Framework) -> list[Kind]:
     """The framework as it is, with all conventions its own, with all the other's, and with each one switched alone."""
     own, other = OWN_SIDE[framework], OTHER_SIDE[framework]
     return [
-        Kind("native", framework, tuple("native" for _ in CONVENTIONS)),
+        Kind("native", framework, dict.fromkeys(CONVENTIONS, "native")),
         Kind("own", framework, switch(own, other, [])),
         Kind("other", framework, switch(own, other, CONVENTIONS)),
         *(Kind(f"alone:{name}", framework, switch(own, other, [name])) for name in CONVENTIONS),
@@ -53,7 +49,6 @@ def plan_path(order: Sequence[str]) -> list[Kind]:
     ]
 
 
-def switch(base: Side, switched: Side, names: Iterable[str]) -> tuple[Convention, ...]:
+def switch(base: Side, switched: Side, names: Iterable[str]) -> Mapping[str, Convention]:
     """All conventions one side's, but those named the other's."""
-    chosen = set(names)
-    return tuple(switched if name in chosen else base for name in CONVENTIONS)
+    return dict.fromkeys(CONVENTIONS, base) | dict.fromkeys(names, switched)

@@ -81,7 +81,7 @@ def train_kinds(
 def plan_job(kind: Kind, seed: int, params: Params, inputs: str) -> Job:
     """The training's settings, and its file, which is named after a hash of all that it depends on."""
     settings = params.model_dump()
-    settings["conventions"] = kind.settings()
+    settings["conventions"] = {**kind.conventions}
     settings["train"]["seed"] = (params.train.seed + seed) % 2**32
     settings["keras"]["backend"], settings["torch"]["device"] = "tensorflow", "cpu"
     relevant = {section: settings[section] for section in ("model", "train", "conventions")}

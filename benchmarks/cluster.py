@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 
 from benchmarks.machine import describe_machine, list_versions
 from benchmarks.measure import Cell, Spread, Table
@@ -105,11 +104,9 @@ def measure_start(workers: int) -> Spread:
     """The seconds of a whole train-torch with next to nothing to train on: imports, and what Ray needs."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        settings = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-        settings["engine"] = "ray" if workers else "local"
-        settings["ray"]["workers"] = max(workers, 1)
-        settings["train"] |= {"epochs": 1, "batch_size": 8}
-        (folder / "params.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+        params = change_params({"train.epochs": 1, "train.batch_size": 8, "ray.workers": max(workers, 1)})
+        params = params.model_copy(update={"engine": "ray" if workers else "local"})
+        (folder / "params.yaml").write_text(params.model_dump_json(), encoding="utf-8")  # JSON is YAML
         files = [f"--params={folder / 'params.yaml'}", f"--weights={folder / 'w'}", f"--losses={folder / 'l.json'}"]
         for part in ("train", "validation", "test"):
             write_ratings(draw_ratings(20, 16), folder / part)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.program.process import run_program
-from stages.ratings.table import Ratings, read_ratings
+from stages.ratings.table import Ratings, concatenate, read_ratings
 
 COUNT = 10
 """Books in a list."""
@@ -81,11 +81,8 @@ def measured(
 
 def merge(*parts: Ratings) -> Ratings:
     """Parts of a table as one, sorted by user and book."""
-    users, books, stars = (
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("users", "books", "stars")
-    )
-    order = np.lexsort((books, users))
-    return Ratings(users[order], books[order], stars[order])
+    rows = concatenate(parts)
+    return rows[np.lexsort((rows.books, rows.users))]
 
 
 def fill(candidates: Lists, users: NDArray[np.intp], known: Ratings) -> Lists:

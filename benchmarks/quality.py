@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from benchmarks.machine import describe_machine, list_versions
 from benchmarks.peers import PEERS, Fit, Fitted, Prepare, fit_peer
+from benchmarks.processes import ROOT
 from stages.ratings.table import Ratings, read_ratings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-ROOT = Path(__file__).parents[1]
 SEEDS = (42, 43, 44)
 PLAIN_BATCH = 1024
 HIGHEST = 0.714

@@ -8,11 +8,12 @@ import argparse
 import os
 import sys
 import textwrap
+import warnings
 from pathlib import Path
 
 from divergence.comparison import CHECKPOINTS, Comparison, Finding
 from divergence.pairing import read_mapping
-from divergence.record import RecordError, read_record
+from divergence.record import RecordError
 from divergence.walk import Walk, walk
 
 CHECKLIST = "docs/why-the-curves-differ.md#checklist"
@@ -28,9 +29,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("other", type=Path, help="the other program's")
     parser.add_argument("--mapping", type=Path, help='a JSON file: {"a weight of the one": "its name in the other", …}')
     given = parser.parse_args(arguments)
+    warnings.simplefilter("ignore", RuntimeWarning)  # of numbers that aren't finite
     try:
         mapping = read_mapping(given.mapping) if given.mapping else None
-        comparison = Comparison.of(read_record(given.one), read_record(given.other), mapping)
+        comparison = Comparison.read(given.one, given.other, mapping)
     except RecordError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from scipy.special import expit, log_softmax, softmax
 
 from divergence.pairing import Pair, pair_weights
-from divergence.record import Array, Record
+from divergence.record import Array, Record, read_record
 
 CHECKPOINTS = {
     "shapes": "shapes", "weights": "weights", "batch": "batch", "output": "output", "loss": "loss",
@@ -57,6 +58,11 @@ class Comparison:
     """The coarser of the two records' precisions."""
 
     @classmethod
+    def read(cls, one: Path, other: Path, mapping: dict[str, str] | None = None) -> "Comparison":
+        """Read both records."""
+        return cls.of(read_record(one), read_record(other), mapping)
+
+    @classmethod
     def of(cls, one: Record, other: Record, mapping: dict[str, str] | None = None) -> "Comparison":
         """Pair the records' weights; `mapping` gives names of the other's by the one's, which are taken first."""
         return cls(one, other, pair_weights(one, other, mapping or {}), min(one.precision, other.precision))
@@ -65,6 +71,11 @@ class Comparison:
     def records(self) -> tuple[Record, Record]:
         """Both."""
         return self.one, self.other
+
+    @property
+    def steps(self) -> range:
+        """The steps that both recorded, from 1."""
+        return range(1, min(len(record.steps) for record in self.records) + 1)
 
     def tolerance(self, checkpoint: str) -> float:
         """How far arrays of a checkpoint may be apart."""

@@ -51,8 +51,7 @@ def collect_claims(comparison: Comparison) -> Iterator[Claim]:
     yield from _weights(comparison)
     yield from _batches(comparison)
     yield from _layers(comparison)
-    steps = range(1, min(map(len, (comparison.one.steps, comparison.other.steps))) + 1)
-    if not all(_losses_agree(comparison, step) for step in steps):
+    if not all(_losses_agree(comparison, step) for step in comparison.steps):
         yield "loss", "the loss", "", *complete_losses(comparison.one, comparison.other)
 
 
@@ -112,7 +111,8 @@ def _batches(comparison: Comparison) -> Iterator[Claim]:
     """Inputs and targets of another kind, size, scale or layout; other rows are chance."""
     one, other = (record.steps[0]["batch"] for record in comparison.records)
     if len(one) != len(other):
-        yield "batch", "what it holds", "", {", ".join(one): ""}, {", ".join(other): ""}
+        if one and other:  # what isn't there isn't compared
+            yield "batch", "what it holds", "", {", ".join(one): ""}, {", ".join(other): ""}
         return
     for (name, first), second in zip(one.items(), other.values(), strict=True):
         a, b = align_channels(first, second)
@@ -189,8 +189,7 @@ def steps(comparison: Comparison, mixtures: Mixtures) -> Iterator[Finding]:
         elif bool(one) != bool(other) and differences.get(label, np.inf) > comparison.tolerance("after"):
             here, there = ("a known formula" if found else "no known formula explains it" for found in (one, other))
             groups["the formula", here, there].append(label)
-    count = min(len(record.steps) for record in comparison.records)
-    by = f"by {count} steps of weights and gradients, each program's own, in {comparison.precision}"
+    by = f"by {len(comparison.steps)} steps of weights and gradients, each program's own, in {comparison.precision}"
     for (part, here, there), labels in sorted(groups.items(), key=lambda group: group[0][0] == "the formula"):
         is_place = part == EPSILON and here.split()[0] == there.split()[0]
         lines = [by + STATED * (part == EPSILON)] + [NO_SETTING] * (part in WITHOUT_SETTING or is_place)
@@ -207,7 +206,8 @@ def difference(comparison: Comparison, step: int, checkpoint: str, labels: list[
         a, b = (next(iter(of["loss"].values())) for of in (one, other))
         here, there = (f"{float(np.ravel(loss)[0]):.9g}" for loss in (a, b))
         known = [*relations(a, b, comparison.tolerance("loss"), _counts(one))][:1]
-        yield Finding(step, "loss", "the loss, of equal outputs and targets", here, there, known)
+        what = "the loss, of equal outputs and targets" if one["output"] and one["batch"] else "the loss"
+        yield Finding(step, "loss", what, here, there, known)
     elif checkpoint == "gradients":
         yield from _gradients(comparison, step, labels)
     else:

@@ -81,7 +81,7 @@ def find_origins(record: Record) -> dict[str, dict[str, Fit]]:
 
     The likeliest come first: those not doubtful, and of them those that fit most of the program's weights.
     """
-    origins = {name: _find_origin(name, record) for name in record.steps[0]["weights"]}
+    origins = {name: _find_origin(name, record) for name, weight in record.steps[0]["weights"].items() if weight.size}
     often = Counter(itertools.chain(*origins.values()))
 
     def order(fits: dict[str, Fit]) -> list[str]:
@@ -135,14 +135,12 @@ def _find_origin(name: str, record: Record) -> dict[str, Fit]:
 def _candidates(name: str, record: Record) -> Iterator[tuple[str, Any]]:
     """Known initialisers by name."""
     array = kernel = record.steps[0]["weights"][name]
-    sizes: dict[str, list[tuple[str, float]]] = {}
     of_one_size = {known: [size] for known, size in OF_ONE_SIZE.items()}
+    sizes: dict[str, list[tuple[str, float]]] = {**of_one_size} if name in record.tables else {}  # rows are no inputs
     for layer in record.layers.values():
         if name in layer["weights"].values():
             weights = [record.steps[0]["weights"][weight] for weight in layer["weights"].values()]
             kernel = array if array.ndim > 1 else max(weights, key=lambda weight: (weight.ndim, weight.size))
-            if layer["kind"].startswith("Embedding"):  # its rows are no inputs
-                sizes |= of_one_size
             if hidden := layer.get("hidden_size"):  # of all weights of PyTorch's recurrent layers
                 sizes["U(±1/√hidden)"] = [("uniform", hidden**-0.5)]
     for is_pytorch in [True, False] if record.is_pytorch is None else [record.is_pytorch]:

@@ -153,16 +153,10 @@ class _Watch:
     def _apply(self, own: Callable[..., Any], gradients: Any, variables: Any = None) -> Any:
         known = self.model.trainable_variables if variables is None else variables
         for gradient, variable in zip(gradients, known, strict=True):
-            if type(gradient).__name__ == "IndexedSlices":  # of TensorFlow
-                look_ups = gradient.indices, gradient.values
-            elif getattr(gradient, "is_sparse", False):  # of PyTorch
-                look_ups = gradient._indices()[0], gradient._values()
+            if look_ups := _look_ups(gradient):
+                self.recorder.add_look_ups("gradients", variable.path, variable.shape, *map(_to_numpy, look_ups))
             elif gradient is not None:
                 self.recorder.add("gradients", variable.path, _to_numpy(gradient))
-                continue
-            else:
-                continue
-            self.recorder.add_look_ups("gradients", variable.path, variable.shape, *map(_to_numpy, look_ups))
         return own(gradients) if variables is None else own(gradients, variables)
 
 
@@ -174,6 +168,13 @@ def _layers(model: keras.Model) -> Iterator[tuple[str, keras.Layer]]:
             name = layer.path or layer.name
             seen[name] += 1
             yield f"{name}_{seen[name]}" if seen[name] > 1 else name, layer
+
+
+def _look_ups(gradient: Any) -> tuple[Any, Any] | None:
+    """The rows that were looked up, and the gradient of each, where a gradient keeps them apart."""
+    if type(gradient).__name__ == "IndexedSlices":  # of TensorFlow
+        return gradient.indices, gradient.values
+    return (gradient._indices()[0], gradient._values()) if getattr(gradient, "is_sparse", False) else None
 
 
 def _variables(layer: keras.Layer) -> list[Any]:

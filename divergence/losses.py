@@ -39,7 +39,7 @@ def complete_losses(one: Record, other: Record) -> tuple[dict[str, str], dict[st
     """Both programs' losses; where one's is known, and isn't nearly the other's too, the other's is called unknown."""
     records = one, other
     found = [find_loss(record) for record in records]
-    for record, side in zip(records, (0, 1), strict=True):
+    for side, record in enumerate(records):
         known = found[1 - side]
         recorded = [dict(_plain(record, step, np.inf)) for step in record.steps]
         if known and not found[side] and all(recorded):
@@ -59,9 +59,7 @@ def _plain(_: Record, step: Step, tolerance: float) -> Iterator[tuple[str, str]]
 
 def find_groups(record: Record) -> dict[str, set[str]]:
     """The weights that a penalty may be over."""
-    embeddings = [layer for layer in record.layers.values() if layer["kind"].startswith("Embedding")]
-    tables = {name for layer in embeddings for name in layer["weights"].values()}
-    step = record.steps[0]
+    step, tables = record.steps[0], record.tables
     learned = {*(step["gradients"] or step["weights"])}
     matrices = {name for name in learned if step["weights"][name].ndim > 1}
     groups = {"kernels": matrices - tables, "embeddings": matrices & tables, "kernels and embeddings": matrices}

@@ -65,8 +65,10 @@ def pair_weights(one: Record, other: Record, mapping: dict[str, str]) -> list[Pa
     for (i, name), (j, partner) in itertools.product(enumerate(left), enumerate(right)):
         a, b = left[name], right[partner]
         orders = [*_orders(name, a, b, one.is_pytorch, other.is_pytorch)]
-        if name in mapping or partner in mapping.values():
-            orders = [*orders, tuple(range(b.ndim))] if mapping.get(name) == partner else []
+        if mapping.get(name) == partner and not orders:
+            raise RecordError(f"the mapping pairs {name} {a.shape} with {partner} {b.shape}")
+        if (name in mapping or partner in mapping.values()) and mapping.get(name) != partner:
+            orders = []
         if orders:
             equal = [order for order in orders if _is_same(a, b.transpose(order))]
             axes[i, j] = [*equal, *orders][0]

@@ -61,6 +61,12 @@ class Record:
         return {"PyTorch": True, "Keras": False}.get(str(self.settings.get("framework", "")).partition(" ")[0])
 
     @property
+    def tables(self) -> set[str]:
+        """The weights whose rows are looked up."""
+        embeddings = [layer for layer in self.layers.values() if layer["kind"].startswith("Embedding")]
+        return {name for layer in embeddings for name in layer["weights"].values()}
+
+    @property
     def precision(self) -> str:
         """float64 where all weights are, else float32."""
         types = {str(weight.dtype) for weight in self.steps[0]["weights"].values() if weight.dtype.kind == "f"}
@@ -160,7 +166,7 @@ def read_record(path: Path) -> Record:
             known = ", ".join(CHECKPOINTS)
             raise RecordError(f"{path}: {key!r} isn't step/checkpoint/name with a checkpoint of {known}")
         of_step = steps.setdefault(int(number), {name: {} for name in CHECKPOINTS})
-        of_step[checkpoint][name or checkpoint] = array
+        of_step[checkpoint][name or checkpoint] = array.astype(np.uint8) if array.dtype == bool else array
     if sorted(steps) != [*range(1, len(steps) + 1)] or not steps:
         raise RecordError(f"{path}: steps are counted 1, 2, …; found {sorted(steps) or 'none'}")
     if not steps[1]["weights"]:

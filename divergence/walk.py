@@ -54,7 +54,7 @@ def walk(comparison: Comparison) -> Walk:
     remarks = [*joined, *find.untold(claims)]
     rows: list[Row] = []
     weights_differ = False
-    for step in range(1, min(len(comparison.one.steps), len(comparison.other.steps)) + 1):
+    for step in comparison.steps:
         upstream = weights_differ
         for checkpoint in [*CHECKPOINTS][1:]:
             differences = comparison.differences(step, checkpoint)
@@ -77,10 +77,10 @@ def walk(comparison: Comparison) -> Walk:
                 verdict = "agree"
             elif checkpoint == "output" and any(drops):
                 verdict = "chance"
-                remarks = [*dict.fromkeys([*remarks, DROPOUT])]
+                remarks.append(DROPOUT)
             elif checkpoint == "output" and (remark := find.transformed_output(comparison, step, claims)):
                 verdict, differing = "agree", []
-                remarks = [*dict.fromkeys([*remarks, remark])]
+                remarks.append(remark)
             else:
                 verdict = "own"
                 findings += find.difference(comparison, step, checkpoint, unexplained)
@@ -92,6 +92,6 @@ def walk(comparison: Comparison) -> Walk:
     findings.sort(key=lambda finding: (finding.step, order.index(finding.checkpoint)))
     shared = set.intersection(*common.values()) if common else set()
     steps_agree = shared and not any(finding.checkpoint == "after" for finding in findings)
-    looks_up = any(layer["kind"].startswith("Embedding") for r in comparison.records for layer in r.layers.values())
+    looks_up = any(record.tables for record in comparison.records)
     step_of_both = describe_mixtures(shared, comparison.precision, looks_up) if steps_agree else None
-    return Walk(rows, findings, step_of_both, remarks)
+    return Walk(rows, findings, step_of_both, [*dict.fromkeys(remarks)])

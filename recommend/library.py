@@ -191,7 +191,7 @@ def _without_series(title: str) -> str:
 def _find_id(ids: pa.Array, wanted: str) -> tuple[list[int], str]:
     """The number with this id, if there is one, and the ids beside which it stands or would: they ascend."""
     try:
-        value = int(wanted) if pa.types.is_integer(ids.type) else wanted.strip()
+        value = int(wanted) if pa.types.is_integer(ids.type) else wanted
         place = bisect.bisect_left(ids, value, key=lambda known: known.as_py())
     except ValueError:  # no number, where all ids are
         value, place = wanted, 0

@@ -1,5 +1,6 @@
 """What is checked of every row, whatever kind of file it stands in; what is wrong is collected for one message."""
 
+import itertools
 import math
 import re
 from collections import Counter, defaultdict
@@ -121,9 +122,9 @@ class _Ids(_Column):
     def _code(self, text: str) -> int:
         if text not in self._codes:
             value, fault = _read_id(text)
-            if value != text and not fault:
+            if value != text and fault in ("", ODD_NUMBER):
                 self._codes[text] = self._code(value)
-            elif PLAIN_NUMBER.fullmatch(text) and int(text) < 2**63:
+            elif _is_plain(text):
                 self._codes[text] = int(text)
             else:
                 self._codes[text] = -1 - len(self.texts)
@@ -146,8 +147,9 @@ class _Ids(_Column):
             self.pieces.append(np.where(coded, codes[np.where(coded, -1 - piece, 0)], piece) if coded.any() else piece)
 
     def has_names(self) -> bool:
-        """Whether any text is neither missing nor a number."""
-        return not all(_is_missing(text) or NUMBER.fullmatch(text.strip()) for text in self.texts.values())
+        """Whether any id is no number."""
+        wrong = {*itertools.chain(*self.faults.values())}
+        return any(code not in wrong and not NUMBER.fullmatch(text.strip()) for code, text in self.texts.items())
 
     def finish(self) -> tuple[list[NDArray[np.int32]], pa.Array]:
         """All ids in ascending order: numbers where all are plain, but for blanks around them; else texts.
@@ -159,15 +161,12 @@ class _Ids(_Column):
         if codes.min(initial=0) < 0:
             texts = [self.texts.get(code, str(code)) for code in codes.tolist()]
             plain = [text.strip(" \t") for text in texts]
-            all_plain = all(PLAIN_NUMBER.fullmatch(text) and int(text) < 2**63 for text in plain)
-            ids = pa.array([*map(int, plain)] if all_plain else texts)
-        if pa.types.is_integer(ids.type):
-            ids, places = np.unique(ids, return_inverse=True)  # where blanks are around it, a number may be there twice
-        else:
-            ascending = pc.sort_indices(ids)
-            ids, places = ids.take(ascending), np.argsort(ascending)
+            ids = pa.array([*map(int, plain)] if all(map(_is_plain, plain)) else texts)
+        encoded = ids.dictionary_encode()  # where blanks are around it, a number may be there twice
+        ascending = pc.sort_indices(encoded.dictionary)
+        places = np.argsort(ascending).astype(np.int32)[encoded.indices]
         ends = np.cumsum([len(piece) for piece in self.pieces])
-        return np.split(places.astype(np.int32)[numbers], ends[:-1]), pa.array(ids)
+        return np.split(places[numbers], ends[:-1]), encoded.dictionary.take(ascending)
 
 
 class Check:
@@ -200,9 +199,10 @@ class Check:
         users, books, ratings = *self._ids, _Column()
         texts, index = _distinct(block.columns[2])
         stars = np.empty(len(texts), np.float32)
-        for code, text in enumerate(texts):
-            stars[code], fault = self._read_rating(text)
-            ratings.add(code, text, fault)
+        with np.errstate(over="ignore"):  # beyond float32 is off the scale
+            for code, text in enumerate(texts):
+                stars[code], fault = self._read_rating(text)
+                ratings.add(code, text, fault)
         rows = pa.RecordBatch.from_arrays([*block.columns[:2], index, block.numbers], ROW)
         rows = self._leave_out(rows, "not rated", "rating", ratings.faults[NOT_RATED])
 
@@ -293,6 +293,10 @@ def _distinct(column: pa.Array) -> tuple[list[str], NDArray[np.int32]]:
     encoded = column.dictionary_encode("encode")
     exact = EXACT.get(str(column.type), 0)
     return [as_text(value, exact) for value in encoded.dictionary.to_pylist()], encoded.indices.to_numpy()
+
+
+def _is_plain(text: str) -> bool:
+    return bool(PLAIN_NUMBER.fullmatch(text)) and int(text) < 2**63
 
 
 def _read_id(text: str) -> tuple[str, str]:

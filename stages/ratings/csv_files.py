@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.csv
 
+from stages.program.errors import StageError
 from stages.program.params import Prepare
 from stages.ratings.checks import NUMBER, Block
 from stages.ratings.files import Chunk, read_chunks
@@ -32,7 +33,9 @@ class CsvFile:
 
     def __init__(self, path: Path, settings: Prepare) -> None:
         chunks = read_chunks(path, settings.encoding)
-        first = next(chunks)
+        first = next(chunks, None)
+        if first is None:
+            raise StageError(f"{path} is empty")
         if first.data.startswith(b"sep="):  # Excel's own line
             first = first._replace(data=first.data.partition(b"\n")[2], first=2)
         head = first.data[:HEAD].decode("utf-8", "replace")

@@ -2,6 +2,7 @@
 
 import codecs
 import glob
+import itertools
 import lzma
 import zipfile
 from collections.abc import Iterator
@@ -51,8 +52,6 @@ class Chunk(NamedTuple):
 
     def lines(self) -> NDArray[np.intp]:
         """The number of each line that isn't blank (n,)."""
-        if not self.data.startswith(b"\n") and b"\n\n" not in self.data:
-            return np.arange(self.first, self.first + self.data.count(b"\n") + (not self.data.endswith(b"\n")))
         ends = np.flatnonzero(np.frombuffer(b"\n" + self.data, np.uint8) == ord("\n"))
         return self.first + np.flatnonzero(np.diff(ends, append=len(self.data) + 1) > 1)
 
@@ -115,7 +114,7 @@ def recognise(path: Path, encoding: str) -> str:
     text = head.lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n")
     if not text:
         raise StageError(f"{path} is empty")
-    return {b"{": "JSON lines", b"[": "JSON array"}.get(text[:1], "CSV")
+    return {b"{": "JSON", b"[": "JSON array"}.get(text[:1], "CSV")
 
 
 def open_file(path: Path) -> Any:
@@ -153,9 +152,9 @@ def read_chunks(path: Path, encoding: str) -> Iterator[Chunk]:
     with open_file(path) as file:
         in_utf_8 = codecs.lookup(encoding).name == "utf-8"
         stream = file if in_utf_8 else pa.transcoding_input_stream(pa.PythonFile(file), encoding, "utf-8")
-        while block := stream.read(CHUNK) or rest:
-            data = rest + block if block is not rest else rest
-            cut = max(data.rfind(b"\n"), data.rfind(b"\r", 0, -1)) + 1 if block is not rest else len(data)
+        for block in itertools.chain(iter(lambda: stream.read(CHUNK), b""), [b""]):  # the last one is what is left
+            data = rest + block
+            cut = max(data.rfind(b"\n"), data.rfind(b"\r", 0, -1)) + 1 if block else len(data)
             data, rest = data[:cut], data[cut:]
             if b"\r" in data:
                 data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")

@@ -27,9 +27,8 @@ class JsonLines:
 
     def __init__(self, path: Path, settings: Prepare) -> None:
         self._parts = self._read(path, settings.encoding)
-        first = next(self._parts)
-        objects = [item for item in first[0] if isinstance(item, dict)]
-        if not objects:
+        first = next(self._parts, None)
+        if first is None or not (objects := [item for item in first[0] if isinstance(item, dict)]):
             raise StageError(f"{path} looks like JSON, and isn't an object a line, {ADVICE}, nor an array of objects")
         self._parts = itertools.chain([first], self._parts)
         self.names = list(dict.fromkeys(itertools.chain.from_iterable(objects)))

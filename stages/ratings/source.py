@@ -22,9 +22,7 @@ from stages.ratings.parquet_files import ParquetFile
 from stages.ratings.table import Ratings
 
 AnyFile: TypeAlias = CsvFile | JsonLines | ParquetFile
-KINDS: dict[str, type[AnyFile]] = {
-    **{"CSV": CsvFile, "JSON lines": JsonLines, "JSON array": JsonArray, "Parquet": ParquetFile}
-}
+KINDS: dict[str, type[AnyFile]] = {"CSV": CsvFile, "JSON": JsonLines, "JSON array": JsonArray, "Parquet": ParquetFile}
 
 MAX_PROBLEMS = 5
 """How many kinds of fault a message names, a line each."""

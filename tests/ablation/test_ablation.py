@@ -45,13 +45,13 @@ def curves() -> tuple[Curves, Curves, Curves]:
 
 @pytest.mark.parametrize(("framework", "own", "other"), [("pytorch", "torch", "keras"), ("keras", "keras", "torch")])
 def test_each_convention_is_switched_alone(framework: str, own: str, other: str) -> None:
-    plan = {kind.name: kind.settings() for kind in plan_alone(framework)}  # type: ignore[arg-type]
+    plan = {kind.name: kind.conventions for kind in plan_alone(framework)}  # type: ignore[arg-type]
 
     assert set(plan["native"].values()) == {"native"}
     assert set(plan["own"].values()) == {own}
     assert set(plan["other"].values()) == {other}
     for name in CONVENTIONS:
-        assert plan[f"alone:{name}"] == plan["own"] | {name: other}
+        assert plan[f"alone:{name}"] == {**plan["own"], name: other}
 
 
 @pytest.mark.parametrize("framework", ["pytorch", "keras"])
@@ -64,7 +64,7 @@ def test_a_finished_training_is_kept_under_the_code_that_made_it(framework: Fram
 
 
 def test_the_path_switches_one_more_at_each_step() -> None:
-    path = [kind.settings() for kind in plan_path(ORDER)]
+    path = [kind.conventions for kind in plan_path(ORDER)]
 
     assert [list(step.values()).count("keras") for step in path] == [1, 2, 3, 4, 5]
     for step, name in zip(path, ORDER, strict=False):
@@ -82,7 +82,7 @@ def test_the_parts_add_up_to_the_gap(curves: tuple[Curves, Curves, Curves], epoc
     found = find_effects(*curves, ORDER, epoch)
 
     assert sum(part.mean for part in found.parts.values()) == pytest.approx(found.gap.mean)
-    assert sum(share.mean for share in found.shares.values()) == pytest.approx(1)
+    assert sum(share.mean for share in found.share.values()) == pytest.approx(1)
     assert found.gap.mean == pytest.approx(found.pytorch.mean - found.keras.mean)
 
 

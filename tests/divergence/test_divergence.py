@@ -124,7 +124,7 @@ class Program:
 
 
 def compare(one: Program, other: Program, folder: Path) -> Walk:
-    comparison = Comparison.of(read_record(one.run(folder / "one.npz")), read_record(other.run(folder / "other.npz")))
+    comparison = Comparison.read(one.run(folder / "one.npz"), other.run(folder / "other.npz"))
     found = walk(comparison)
     assert max(map(len, describe(comparison, found).splitlines())) <= 80
     return found
@@ -188,181 +188,162 @@ FOUR_NUMBERS = Program(target=numbers, loss=squares)
 PAIRS = {
     # the first weights
     "embedding": (
-        {},
-        {"prepare": fill(table_weight=lambda w: nn.init.uniform_(w, -0.05, 0.05))},
-        "weights",
-        "N(0, 1)",
-        "U(−0.05, 0.05)",
+        {}, {"prepare": fill(table_weight=lambda w: nn.init.uniform_(w, -0.05, 0.05))},
+        "weights", "initialiser, for table.weight", "N(0, 1)", "U(−0.05, 0.05)",
     ),
-    "zero biases": ({}, {"prepare": fill(bias=nn.init.zeros_)}, "weights", "U(±1/√fan_in)", "zeros"),
-    "padding row": ({}, {"network": lambda: Network(padding=20)}, "weights", "none", "row 20"),
+    "zero biases": (
+        {}, {"prepare": fill(bias=nn.init.zeros_)},
+        "weights", "initialiser, for first.bias, last.bias", "U(±1/√fan_in)", "zeros",
+    ),
+    "padding row": (
+        {}, {"network": lambda: Network(padding=20)},
+        "weights", "rows of zeros, for table.weight", "none", "row 20",
+    ),
     # the batch
-    "scale": ({}, {"scale": 1 / 255}, "batch", "mean", "mean"),
-    "ids": ({}, {"shift": 1}, "batch", "mean", "mean"),
+    "scale": (
+        {}, {"scale": 1 / 255},
+        "batch", "scale, for input1", "-2.71 to 2.55, mean -0.107", "-0.0106 to 0.00999, mean -0.000418",
+    ),
+    "ids": ({}, {"shift": 1}, "batch", "ids, for input", "0 to 20, mean 12.9", "1 to 21, mean 13.9"),
     # layers
-    "batch norm ε": ({"network": batch_norm()}, {"network": batch_norm(eps=1e-3)}, "output", "1e-05", "0.001"),
-    "batch norm momentum": ({"network": batch_norm()}, {"network": batch_norm(momentum=0.01)}, "after", "0.1", "0.01"),
+    "batch norm ε": (
+        {"network": batch_norm()}, {"network": batch_norm(eps=1e-3)},
+        "output", "batch norm's ε, for hidden", "1e-05", "0.001",
+    ),
+    "batch norm momentum": (
+        {"network": batch_norm()}, {"network": batch_norm(momentum=0.01)},
+        "after", "share of the batch in batch norm's running mean, for hidden", "0.1", "0.01",
+    ),
     "eval": (
-        {"network": batch_norm()},
-        {"network": batch_norm(), "prepare": nn.Module.eval},
-        "output",
-        "the batch's",
-        "the running ones",
+        {"network": batch_norm()}, {"network": batch_norm(), "prepare": nn.Module.eval},
+        "output", "batch norm's mean and variance, for hidden", "the batch's", "the running ones",
     ),
     "layer norm ε": (
         {"network": lambda: Network(hidden=nn.LayerNorm(30))},
         {"network": lambda: Network(hidden=nn.LayerNorm(30, eps=1e-3))},
-        "output",
-        "1e-05",
-        "0.001",
+        "output", "layer norm's ε, for hidden", "1e-05", "0.001",
     ),
     "dropout": (
         {"network": lambda: Network(hidden=nn.Dropout(0.3))},
         {"network": lambda: Network(hidden=nn.Dropout(0.3)), "prepare": nn.Module.eval},
-        "output",
-        "on",
-        "off",
+        "output", "dropout, for hidden", "on, rate 0.3", "off",
     ),
     "gelu": (
-        {"network": lambda: Network(hidden=nn.GELU())},
-        {"network": lambda: Network(hidden=nn.GELU("tanh"))},
-        "output",
-        "approximate none",
-        "approximate tanh",
+        {"network": lambda: Network(hidden=nn.GELU())}, {"network": lambda: Network(hidden=nn.GELU("tanh"))},
+        "output", "layer hidden", "GELU, approximate none", "GELU, approximate tanh",
     ),
     "leaky relu": (
-        {"network": lambda: Network(hidden=nn.LeakyReLU())},
-        {"network": lambda: Network(hidden=nn.LeakyReLU(0.3))},
-        "output",
-        "negative_slope 0.01",
-        "negative_slope 0.3",
+        {"network": lambda: Network(hidden=nn.LeakyReLU())}, {"network": lambda: Network(hidden=nn.LeakyReLU(0.3))},
+        "output", "layer hidden", "LeakyReLU, negative_slope 0.01", "LeakyReLU, negative_slope 0.3",
     ),
     # the loss
     "sum": (
-        {},
-        {"loss": lambda y, t: functional.cross_entropy(y, t, reduction="sum")},
-        "loss",
-        "mean of the cross-entropy",
-        "sum of the cross-entropy",
+        {}, {"loss": lambda y, t: functional.cross_entropy(y, t, reduction="sum")},
+        "loss", "the loss", "mean of the cross-entropy", "sum of the cross-entropy",
     ),
     "smoothed labels": (
-        {},
-        {"loss": lambda y, t: functional.cross_entropy(y, t, label_smoothing=0.1)},
-        "loss",
-        "mean of the cross-entropy",
-        "mean of the cross-entropy, labels smoothed by 0.1",
+        {}, {"loss": lambda y, t: functional.cross_entropy(y, t, label_smoothing=0.1)},
+        "loss", "the loss", "mean of the cross-entropy", "mean of the cross-entropy, labels smoothed by 0.1",
     ),
-    "second softmax": ({}, {"network": lambda: Network(after=nn.Softmax(1))}, "output", "no layer", "after: Softmax"),
+    "second softmax": (
+        {}, {"network": lambda: Network(after=nn.Softmax(1))},
+        "output", "layers that the other program has no like of", "no layer of its own", "after: Softmax",
+    ),
     "half": (
-        FOUR_NUMBERS,
-        {"loss": lambda y, t: functional.mse_loss(y, t) / 2},
-        "loss",
-        "mean of the squared error",
-        "mean of the halved squared error",
+        FOUR_NUMBERS, {"loss": lambda y, t: functional.mse_loss(y, t) / 2},
+        "loss", "the loss", "mean of the squared error", "mean of the halved squared error",
     ),
     "over the batch": (
-        FOUR_NUMBERS,
-        {"loss": lambda y, t: (y - t).square().sum(1).mean()},
-        "loss",
-        "mean of the squared error",
-        "sum over an example",
+        FOUR_NUMBERS, {"loss": lambda y, t: (y - t).square().sum(1).mean()},
+        "loss", "the loss", "mean of the squared error",
+        "sum over an example's numbers, mean over the batch, of the squared error",
     ),
     "broadcast": (
-        ONE_NUMBER,
-        {"target": lambda r: zeros_and_ones(r)[:, 0], "loss": lambda y, t: (y - t).square().mean()},
-        "loss",
-        "mean of the squared error",
-        "over all pairs",
+        ONE_NUMBER, {"target": lambda r: zeros_and_ones(r)[:, 0], "loss": lambda y, t: (y - t).square().mean()},
+        "loss", "the loss", "mean of the squared error",
+        "mean of the squared error, over all pairs: (32, 1) and (32,) broadcast to 32 × 32",
     ),
     "logits as probabilities": (
         replace(ONE_NUMBER, loss=functional.binary_cross_entropy_with_logits),
         {"loss": lambda y, t: functional.binary_cross_entropy(y.clamp(1e-7, 1 - 1e-7), t)},
-        "loss",
-        "mean of the binary cross-entropy",
-        "logits where probabilities are expected",
+        "loss", "the loss", "mean of the binary cross-entropy",
+        "mean of the binary cross-entropy of numbers outside [0, 1]: logits where probabilities are expected",
     ),
     "λ": (
-        {"penalty": penalty(0.01)},
-        {"penalty": penalty(0.005)},
-        "loss",
-        "0.01·Σw² over kernels and embeddings",
-        "0.005·Σw² over kernels and embeddings",
+        {"penalty": penalty(0.01)}, {"penalty": penalty(0.005)},
+        "loss", "the loss", "mean of the cross-entropy + 0.01·Σw² over kernels and embeddings",
+        "mean of the cross-entropy + 0.005·Σw² over kernels and embeddings",
     ),
     # gradients
-    "not cleared": ({}, {"clears": False}, "gradients", "largest", "largest"),
+    "not cleared": (
+        {}, {"clears": False},
+        "gradients", "the gradient, for table.weight, first.weight, first.bias, last.weight, last.bias",
+        "largest 0.07467", "largest 0.13",
+    ),
     "frozen": (
-        {},
-        {"prepare": lambda m: m.first.weight.register_hook(torch.zeros_like)},
-        "gradients",
-        "largest",
-        "largest 0",
+        {}, {"prepare": lambda m: m.first.weight.register_hook(torch.zeros_like)},
+        "gradients", "the gradient, for first.weight", "largest 0.03975", "largest 0",
     ),
     # the step
-    "not trained": ({}, {"prepare": lambda m: m.first.requires_grad_(False)}, "after", "SGD", "not trained"),
-    "learning rate": ({}, {"optimizer": sgd(lr=0.01)}, "after", "0.1", "0.01"),
-    "momentum": ({}, {"optimizer": sgd(momentum=0.9)}, "after", "0", "0.9"),
+    "not trained": (
+        {}, {"prepare": lambda m: m.first.requires_grad_(False)},
+        "after", "the optimiser, for first.weight, first.bias", "SGD", "none (not trained)",
+    ),
+    "learning rate": ({}, {"optimizer": sgd(lr=0.01)}, "after", "learning rate, for all weights", "0.1", "0.01"),
+    "momentum": ({}, {"optimizer": sgd(momentum=0.9)}, "after", "momentum, for all weights", "0", "0.9"),
     "nesterov": (
-        {"optimizer": sgd(momentum=0.9)},
-        {"optimizer": sgd(momentum=0.9, nesterov=True)},
-        "after",
-        "0.9",
-        "0.9, Nesterov",
+        {"optimizer": sgd(momentum=0.9)}, {"optimizer": sgd(momentum=0.9, nesterov=True)},
+        "after", "momentum, for all weights", "0.9", "0.9, Nesterov",
     ),
     "dampening": (
-        {"optimizer": sgd(momentum=0.9)},
-        {"optimizer": sgd(momentum=0.9, dampening=0.9)},
-        "after",
-        "0.9",
-        "0.9, dampening 0.9",
+        {"optimizer": sgd(momentum=0.9)}, {"optimizer": sgd(momentum=0.9, dampening=0.9)},
+        "after", "momentum, for all weights", "0.9", "0.9, dampening 0.9",
     ),
-    "optimiser": ({}, {"optimizer": adam(lr=0.1)}, "after", "SGD", "Adam"),
-    "ε": ({"optimizer": adam()}, {"optimizer": adam(eps=1e-7)}, "after", "1e-08 added to √v̂", "1e-07 added to √v̂"),
-    "β": ({"optimizer": adam()}, {"optimizer": adam(betas=(0.9, 0.98))}, "after", "0.9, 0.999", "0.9, 0.98"),
-    "amsgrad": ({"optimizer": adam()}, {"optimizer": adam(amsgrad=True)}, "after", "Adam", "AMSGrad"),
+    "optimiser": ({}, {"optimizer": adam(lr=0.1)}, "after", "the optimiser, for all weights", "SGD", "Adam"),
+    "ε": (
+        {"optimizer": adam()}, {"optimizer": adam(eps=1e-7)},
+        "after", "ε, for all weights", "1e-08 added to √v̂, after the bias correction",
+        "1e-07 added to √v̂, after the bias correction",
+    ),
+    "β": (
+        {"optimizer": adam()}, {"optimizer": adam(betas=(0.9, 0.98))},
+        "after", "β, for all weights", "0.9, 0.999", "0.9, 0.98",
+    ),
+    "amsgrad": (
+        {"optimizer": adam()}, {"optimizer": adam(amsgrad=True)},
+        "after", "the optimiser, for all weights", "Adam", "AMSGrad",
+    ),
     "decoupled": (
-        {"optimizer": adam(weight_decay=0.1)},
-        {"optimizer": adam(torch.optim.AdamW, weight_decay=0.1)},
-        "after",
-        "coupled: 0.1·w joins",
-        "decoupled: rate·0.1·w",
+        {"optimizer": adam(weight_decay=0.1)}, {"optimizer": adam(torch.optim.AdamW, weight_decay=0.1)},
+        "after", "weight decay, for all weights", "coupled: 0.1·w joins the gradient",
+        "decoupled: rate·0.1·w off the weight",
     ),
-    "decay": ({}, {"optimizer": sgd(weight_decay=0.1)}, "after", "none", "coupled: 0.1·w"),
+    "decay": (
+        {}, {"optimizer": sgd(weight_decay=0.1)},
+        "after", "weight decay, for all weights", "none", "coupled: 0.1·w joins the gradient",
+    ),
     "decay of biases": (
-        {"optimizer": sgd(weight_decay=0.1)},
-        {"optimizer": without_biases},
-        "after",
-        "coupled: 0.1·w",
-        "none",
+        {"optimizer": sgd(weight_decay=0.1)}, {"optimizer": without_biases},
+        "after", "weight decay, for first.bias, last.bias", "coupled: 0.1·w joins the gradient", "none",
     ),
     "RMSprop": (
-        {"optimizer": adam(torch.optim.RMSprop)},
-        {"optimizer": adam(torch.optim.RMSprop, centered=True)},
-        "after",
-        "RMSprop",
-        "RMSprop, centered",
+        {"optimizer": adam(torch.optim.RMSprop)}, {"optimizer": adam(torch.optim.RMSprop, centered=True)},
+        "after", "the optimiser, for all weights", "RMSprop", "RMSprop, centered",
     ),
     "Adagrad": (
         {"optimizer": adam(torch.optim.Adagrad)},
         {"optimizer": adam(torch.optim.Adagrad, initial_accumulator_value=0.1)},
-        "after",
-        "0",
-        "0.1",
+        "after", "first sum of squares, for all weights", "0", "0.1",
     ),
     "clipping to a norm": (
-        {},
-        {"clip": lambda p: nn.utils.clip_grad_norm_(p, 0.1)},
-        "after",
-        "none",
-        "all together to norm 0.1",
+        {}, {"clip": lambda p: nn.utils.clip_grad_norm_(p, 0.1)},
+        "after", "clipping, for all weights", "none", "all together to norm 0.1",
     ),
     "clipping values": (
-        {},
-        {"clip": lambda p: nn.utils.clip_grad_value_(p, 0.005)},
-        "after",
-        "none",
-        "each number to ±0.005",
+        {}, {"clip": lambda p: nn.utils.clip_grad_value_(p, 0.005)},
+        "after", "clipping, for all weights", "none", "each number to ±0.005",
     ),
-}
+}  # fmt: skip
 
 
 EVIDENCE = {
@@ -396,15 +377,13 @@ def test_first_weights_are_told_by_their_distribution(name: str, tmp_path: Path)
     "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in PAIRS]
 )
 def test_a_pair_that_differs_in_one_convention_is_told_by_its_name(name: str, tmp_path: Path) -> None:
-    left, right, checkpoint, here, there = PAIRS[name]
+    left, right, checkpoint, *said = PAIRS[name]
     one = of(left, Program())
     found = compare(one, of(right, one if isinstance(left, Program) else Program()), tmp_path)
 
     assert found.findings, found.rows
     first = found.findings[0]
-    assert first.checkpoint == checkpoint
-    assert here in first.one
-    assert there in first.other
+    assert [first.checkpoint, first.what, first.one, first.other] == [checkpoint, *said]
     assert name not in EVIDENCE or any(EVIDENCE[name] in line for line in first.evidence)
 
 
@@ -490,7 +469,7 @@ def test_a_program_without_an_adapter_writes_its_own_record(tmp_path: Path) -> N
             weight = weight - 0.05 * velocity
             arrays |= {f"{step}/gradients/w": gradient, f"{step}/after/w": weight}
         np.savez(tmp_path / name, **arrays)
-    found = walk(Comparison.of(read_record(tmp_path / "one.npz"), read_record(tmp_path / "other.npz"))).findings
+    found = walk(Comparison.read(tmp_path / "one.npz", tmp_path / "other.npz")).findings
 
     assert [(f.checkpoint, f.what, f.one, f.other) for f in found] == [("after", "momentum, for w", "0", "0.9")]
 
@@ -545,6 +524,38 @@ def test_what_cannot_start_from_a_record_is_told_what_the_record_has_left(tmp_pa
 
     with pytest.raises(RecordError, match=r"nothing for weight \(7, 7\) and first.bias \(30,\), .* left over"):
         start_from(nn.Linear(7, 7, bias=False), path)
+
+
+def test_a_mapping_of_two_shapes_is_refused(tmp_path: Path) -> None:
+    path = Program().run(tmp_path / "one.npz")
+
+    with pytest.raises(RecordError, match=r"the mapping pairs first\.weight \(30, 10\) with last\.weight \(4, 30\)"):
+        Comparison.read(path, path, {"first.weight": "last.weight"})
+
+
+def test_buffers_of_truth_values_and_of_nothing_are_no_difference(tmp_path: Path) -> None:
+    def prepare(model: nn.Module) -> None:
+        model.register_buffer("mask", torch.tril(torch.ones(4, 4)).bool())
+        model.register_buffer("none", torch.empty(0))
+
+    assert compare(Program(prepare=prepare), Program(prepare=prepare, seed=3), tmp_path).findings == []
+
+
+def test_what_one_record_lacks_is_not_compared(tmp_path: Path) -> None:
+    path = Program().run(tmp_path / "one.npz")
+    with np.load(path) as arrays:
+        np.savez(tmp_path / "other.npz", **{name: arrays[name] for name in arrays if "/batch/" not in name})
+
+    assert walk(Comparison.read(path, tmp_path / "other.npz")).findings == []
+
+
+def test_numbers_that_are_not_finite_bring_no_warnings(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    for path, values in ((tmp_path / "one.npz", (np.nan, np.inf)), (tmp_path / "other.npz", (1.0, 1.0))):
+        arrays: Any = {f"1/weights/{name}": np.full((4, 4), value) for name, value in zip("ab", values, strict=True)}
+        np.savez(path, **arrays)
+
+    assert main([str(tmp_path / "one.npz"), str(tmp_path / "other.npz")]) in (0, 1)
+    assert not recwarn.list
 
 
 def test_arrays_of_other_shapes_have_no_largest_difference(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def precision() -> None:
 
 
 def compare(one: Path, other: Path) -> Walk:
-    return walk(Comparison.of(read_record(one), read_record(other)))
+    return walk(Comparison.read(one, other))
 
 
 def test_a_port_that_follows_its_original_agrees_to_nine_digits(tmp_path: Path) -> None:

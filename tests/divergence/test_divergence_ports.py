@@ -54,7 +54,7 @@ def compare(
         optimizer.zero_grad()
         port_loss(port(batch), target).backward()
         optimizer.step()
-    comparison = Comparison.of(read_record(folder / "torch.npz"), read_record(folder / "keras.npz"))
+    comparison = Comparison.read(folder / "torch.npz", folder / "keras.npz")
     found = walk(comparison)
     return found, describe(comparison, found)
 
@@ -239,7 +239,7 @@ def test_rows_are_spoken_of_only_where_some_are_looked_up(tmp_path: Path) -> Non
             optimizer.zero_grad()
             model(torch.randn(BATCH, 12, generator=random)).square().mean().backward()
             optimizer.step()
-    found = walk(Comparison.of(read_record(tmp_path / "one.npz"), read_record(tmp_path / "other.npz")))
+    found = walk(Comparison.read(tmp_path / "one.npz", tmp_path / "other.npz"))
 
     assert found.common_step
     assert "rows" not in found.common_step

@@ -18,7 +18,6 @@ from torch.nn import functional
 from divergence import keras as in_keras
 from divergence import pytorch as in_pytorch
 from divergence.comparison import Comparison
-from divergence.record import read_record
 from divergence.walk import walk
 from stages.engines.keras import set_precision
 from tests.project import ROOT
@@ -272,7 +271,7 @@ def test_the_cause_of_a_public_report_is_named(report: str, tmp_path: Path) -> N
     torch.manual_seed(3)
     build, expected = REPORTS[report]
     build(tmp_path / "one.npz", tmp_path / "other.npz")
-    found = walk(Comparison.of(read_record(tmp_path / "one.npz"), read_record(tmp_path / "other.npz"))).findings
+    found = walk(Comparison.read(tmp_path / "one.npz", tmp_path / "other.npz")).findings
 
     for checkpoint, here, there in expected:
         assert any(

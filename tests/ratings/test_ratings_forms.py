@@ -311,6 +311,12 @@ def test_of_several_files_the_one_is_named(tmp_path: Path) -> None:
     assert f"{folder / 'b.csv'}: 1 line with fewer than 3 fields (line 2)" in refusal(folder)
 
 
+def test_a_part_of_nothing_but_a_mark_ends_no_reading(tmp_path: Path) -> None:
+    """It decodes to no text at all: alone it is empty, and the files after it are read or it is refused."""
+    folder = write(tmp_path, {"a.csv": HEAD + "1,2,3\n", "b.csv": "+", "c.csv": HEAD + "4,5,3\n"})
+    assert refusal(folder, encoding="utf-7") == f"{folder / 'b.csv'} is empty"
+
+
 def test_two_files_of_one_reader_are_refused(tmp_path: Path) -> None:
     """Two readers whose files have one name would be one: where each lies in a folder of its own, say."""
     for reader in ("anna", "bela"):

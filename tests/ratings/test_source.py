@@ -143,6 +143,10 @@ REFUSED: dict[str, tuple[bytes, list[str]]] = {
     "id missing among names": (
         HEADER + b"x,2,3\nnan,2,3\n\\N,2,3\n", ["2 values missing: 'nan', '\\\\N' (lines 3, 4)"]
     ),
+    "id fractional or negative beside a missing one, from Excel": (
+        HEADER + b'1,"=""""",3\n2,-5,3\n3,"=""1.5""",4\n',
+        ["1 value missing", "2 values negative or fractional: '-5', '1.5' (lines 3, 4)"],
+    ),
     "id empty from Excel": (HEADER + b'"=""""",2,3\n', ["1 value missing: '=\"\"' (line 2)"]),
     "rating text": (HEADER + b"1,2,3\n1,3,good\n", ["'rating'", "1 value not a number: 'good' (line 3)"]),
     "rating empty": (HEADER + b"1,2,\n1,3,4\n", ["'rating'", "1 value empty or NaN: '' (line 2)"]),
