@@ -11,7 +11,7 @@ import textwrap
 import warnings
 from pathlib import Path
 
-from divergence.comparison import CHECKPOINTS, Comparison, Finding
+from divergence.comparison import LABELS, Comparison, Finding
 from divergence.pairing import read_mapping
 from divergence.record import RecordError
 from divergence.walk import Walk, walk
@@ -49,14 +49,14 @@ def describe(comparison: Comparison, found: Walk) -> str:
     """The table, where the programs part, and each difference of their own, within 80 columns."""
     lines = [f"{'step':>4}  {'checkpoint':<10}  {'compared':>8}  {'differ':>6}  {'largest':>8}  verdict"]
     for row in found.rows:
-        largest, name = f"{row.largest:.1e}" if row.largest else "0", CHECKPOINTS[row.checkpoint]
+        largest, name = f"{row.largest:.1e}" if row.largest else "0", LABELS[row.checkpoint]
         largest = largest.replace("inf", "-")  # other shapes, or no numbers
         lines.append(f"{row.step:>4}  {name:<10}  {row.compared:>8}  {row.differ:>6}  {largest:>8}  {row.verdict}")
     if not found.findings:
         lines += ["", *_wrap(_describe_agreement(found))]
     else:
         first, *further = found.findings
-        lines += ["", f"They part first at step {first.step}, {CHECKPOINTS[first.checkpoint]}:", *_describe(first)]
+        lines += ["", f"They part first at step {first.step}, {LABELS[first.checkpoint]}:", *_describe(first)]
         if further:
             lines += ["", "Further differences of their own, whatever came before:"]
             lines += [line for finding in further for line in _describe(finding)]
@@ -68,7 +68,7 @@ def describe(comparison: Comparison, found: Walk) -> str:
 
 
 def _describe_agreement(found: Walk) -> str:
-    chance = dict.fromkeys(CHECKPOINTS[row.checkpoint] for row in found.rows if row.verdict == "chance")
+    chance = dict.fromkeys(LABELS[row.checkpoint] for row in found.rows if row.verdict == "chance")
     if not chance:
         return "No convention differs." if found.remarks else "They agree in all that was recorded."
     if [*chance] == ["output"]:  # of dropout, which is remarked
@@ -81,7 +81,7 @@ def _describe_agreement(found: Walk) -> str:
 
 
 def _describe(finding: Finding) -> list[str]:
-    lines = ["", *_wrap(f"{CHECKPOINTS[finding.checkpoint]}: {finding.what}", 2)]
+    lines = ["", *_wrap(f"{LABELS[finding.checkpoint]}: {finding.what}", 2)]
     lines += _wrap(f"here   {finding.one}", 4, 11) + _wrap(f"there  {finding.other}", 4, 11)
     return lines + [
         line

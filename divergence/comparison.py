@@ -11,7 +11,7 @@ from scipy.special import expit, log_softmax, softmax
 from divergence.pairing import Pair, pair_weights
 from divergence.record import Array, Record, read_record
 
-CHECKPOINTS = {
+LABELS = {
     "shapes": "shapes", "weights": "weights", "batch": "batch", "output": "output", "loss": "loss",
     "gradients": "gradients", "after": "step",
 }  # fmt: skip
@@ -44,7 +44,7 @@ class Finding:
     evidence: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        return f"step {self.step}, {CHECKPOINTS[self.checkpoint]}: {self.what}: {self.one} | {self.other}"
+        return f"step {self.step}, {LABELS[self.checkpoint]}: {self.what}: {self.one} | {self.other}"
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from divergence import findings as find
-from divergence.comparison import CHECKPOINTS, Comparison, Finding
+from divergence.comparison import LABELS, Comparison, Finding
 from divergence.steps import describe_mixtures
 
 Verdict = Literal["agree", "own", "chance", "inherited", "-"]
@@ -56,7 +56,7 @@ def walk(comparison: Comparison) -> Walk:
     weights_differ = False
     for step in comparison.steps:
         upstream = weights_differ
-        for checkpoint in [*CHECKPOINTS][1:]:
+        for checkpoint in [*LABELS][1:]:
             differences = comparison.differences(step, checkpoint)
             differing = [name for name, value in differences.items() if not value <= comparison.tolerance(checkpoint)]
             # Adam may turn a step round where a gradient is nothing but round-off: the formula is what counts.
@@ -88,7 +88,7 @@ def walk(comparison: Comparison) -> Walk:
             rows.append(Row(step, checkpoint, len(differences), len(differing), largest, verdict))
             upstream |= bool(differing)
         weights_differ |= upstream
-    order = [*CHECKPOINTS]
+    order = [*LABELS]
     findings.sort(key=lambda finding: (finding.step, order.index(finding.checkpoint)))
     shared = set.intersection(*common.values()) if common else set()
     steps_agree = shared and not any(finding.checkpoint == "after" for finding in findings)

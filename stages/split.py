@@ -19,7 +19,7 @@ TRAIN, VALIDATION, TEST = 0, 1, 2
 
 
 @dataclass(frozen=True)
-class Table:
+class Pieces:
     """The ratings in pieces of consecutive rows, which an engine keeps, and what is known of them."""
 
     pieces: list[Any]
@@ -34,14 +34,14 @@ class Table:
         return np.split(values, self.starts[1:])
 
 
-def read_table(path: Path, engine: Engine) -> Table:
+def read_pieces(path: Path, engine: Engine) -> Pieces:
     """Read the ratings where the engine keeps them."""
     groups = np.array_split(np.arange(count_groups(path)), engine.part_count)
-    kept = engine.starmap(_read_piece, ((path, some.tolist()) for some in groups if len(some)), pieces=2)
+    kept = engine.starmap(_read_piece, ((path, some.tolist()) for some in groups if len(some)), returns=2)
     pieces, shapes = zip(*kept, strict=True)
     sizes, user_counts, book_counts = zip(*map(engine.get, shapes), strict=True)
     *starts, rows = accumulate(sizes, initial=0)
-    return Table([*pieces], starts, rows, max(user_counts), max(book_counts))
+    return Pieces([*pieces], starts, rows, max(user_counts), max(book_counts))
 
 
 def _read_piece(path: Path, groups: list[int]) -> tuple[Ratings, tuple[int, int, int]]:
@@ -49,7 +49,7 @@ def _read_piece(path: Path, groups: list[int]) -> tuple[Ratings, tuple[int, int,
     return piece, (len(piece), piece.user_count, piece.book_count)
 
 
-def assign_parts(table: Table, settings: Split, engine: Engine = HERE) -> tuple[NDArray[np.int8], int]:
+def assign_parts(table: Pieces, settings: Split, engine: Engine = HERE) -> tuple[NDArray[np.int8], int]:
     """Draw the part of each row (n,), and count the rows that stay in train for their user's or book's sake.
 
     Validation and test take their share of the rows from a random permutation. Then each user and book without a row
@@ -82,7 +82,7 @@ def assign_parts(table: Table, settings: Split, engine: Engine = HERE) -> tuple[
 
 
 def find_untrained(
-    table: Table, column: str, id_count: int, part: NDArray[np.int8], engine: Engine
+    table: Pieces, column: str, id_count: int, part: NDArray[np.int8], engine: Engine
 ) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
     """The rows of all users (or books) that have none in train: (m,), ascending; and whose each of them is (m,)."""
     parts = [*map(engine.share, table.cut(part))]
@@ -127,7 +127,7 @@ def warn_of_small_parts(part: NDArray[np.int8], settings: Split) -> list[str]:
 def main(params: Params, ratings: Path, train: Path, validation: Path, test: Path) -> None:
     """Run the stage: read, draw, write."""
     with engine_of(params) as engine:
-        table = read_table(ratings, engine)
+        table = read_pieces(ratings, engine)
         part, kept = assign_parts(table, params.split, engine)
 
         for value, path in ((TRAIN, train), (VALIDATION, validation), (TEST, test)):

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from stages.program.params import Params, Split
 from stages.ratings.table import Ratings
-from stages.split import Table, assign_parts
+from stages.split import Pieces, assign_parts
 from tests.project import ROOT
 
 GOODBOOKS = ROOT.parent / "shared" / "goodbooks-10k" / "ratings.csv"
@@ -36,11 +36,11 @@ def simulate(users: int, books: int, rows: int, seed: int = 0) -> Ratings:
     return Ratings((pairs // books).astype(np.int32), (pairs % books).astype(np.int32), stars.astype(np.float32))
 
 
-def in_pieces(ratings: Ratings, *cuts: int) -> Table:
+def in_pieces(ratings: Ratings, *cuts: int) -> Pieces:
     """The ratings as `split` holds them, cut before these rows."""
     starts, ends = [0, *cuts], [*cuts, len(ratings)]
     pieces = [ratings[start:end] for start, end in zip(starts, ends, strict=True)]
-    return Table(pieces, starts, len(ratings), ratings.user_count, ratings.book_count)
+    return Pieces(pieces, starts, len(ratings), ratings.user_count, ratings.book_count)
 
 
 def draw_parts(ratings: Ratings, settings: Split) -> tuple[NDArray[np.int8], int]:

@@ -62,17 +62,17 @@ class OnRay:
         self.get, self.share = result_of, ray.put
 
     def starmap(
-        self, function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]], pieces: int = 1
+        self, function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]], returns: int = 1
     ) -> Iterator[Any]:
         """Have as many calls made at the same time as there are workers."""
-        task = self._ray.remote(num_returns=pieces)(_call_in)
+        task = self._ray.remote(num_returns=returns)(_call_in)
         running: list[Any] = []
         kept: deque[Any] = deque()
         for each in arguments:
             if len(running) == self._workers:
                 _, running = self._ray.wait(running, num_returns=1, fetch_local=False)
             kept.append(task.remote(self._folder, function, *each))
-            running.append(kept[-1] if pieces == 1 else kept[-1][0])
+            running.append(kept[-1] if returns == 1 else kept[-1][0])
             if len(kept) > self._workers:
                 yield kept.popleft()
         yield from kept

@@ -15,11 +15,11 @@ class Engine(Protocol):
     part_count: int
 
     def starmap(
-        self, function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]], pieces: int = 1
+        self, function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]], returns: int = 1
     ) -> Iterator[Any]:
         """Call the function with each of the arguments, which may be kept values; keep what it returns, in that order.
 
-        Where it returns a sequence of several pieces, each of them is kept by itself.
+        Where it returns several values, `returns` of them, each is kept by itself.
         """
 
     def get(self, kept: Any) -> Any:
@@ -35,7 +35,7 @@ class Here:
     part_count = 1
 
     def starmap(
-        self, function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]], pieces: int = 1
+        self, function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]], returns: int = 1
     ) -> Iterator[Any]:
         """Call the function as what it returns is asked for."""
         return itertools.starmap(function, arguments)

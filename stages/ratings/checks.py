@@ -78,7 +78,7 @@ class Source:
     files: list[Any]
     """Each file's rows, as an engine keeps them: `Ratings` whose users and books have numbers of the file's own."""
     users: list[NDArray[np.int32]]
-    """For each file, by its own number of a user (m,): the place in `user_ids`."""
+    """For each file (m,): where its own user number i stands in `user_ids`."""
     books: list[NDArray[np.int32]]
     """Likewise."""
     user_ids: pa.Array
@@ -132,15 +132,15 @@ class _Ids(_Column):
         return self._codes[text]
 
     def number(self) -> NDArray[np.int32]:
-        """Each row's number (n,), from 0; in place of the rows the different ones remain, by number."""
+        """Number the rows' ids from 0 (n,); from then on `pieces` holds the different ids, by that number."""
         codes = np.concatenate([np.array([], np.uint32), *self.pieces])
         self.pieces.clear()  # to free their memory
         numbers, distinct = number_codes(codes)
         self.pieces.append(distinct)
         return numbers
 
-    def take(self, later: "_Ids") -> None:
-        """Go on with the pieces of another column, whose codes are its own."""
+    def merge(self, later: "_Ids") -> None:
+        """Add the pieces of another column, whose codes are its own."""
         codes = np.array([self._code(text) for text in later.texts.values()], np.int64)  # of -1, -2, … there
         for piece in later.pieces:
             coded = piece < 0
@@ -223,19 +223,19 @@ class Check:
         books.pieces.append(rows["book"].to_numpy())
         self._stars.append(stars[rows["rating"].to_numpy()])
 
-    def take_out(self) -> Ratings:
-        """The rows that were kept, numbered from 0; what they have in common remains here."""
+    def pop_ratings(self) -> Ratings:
+        """Give the rows away that were kept, numbered from 0; what they have in common remains here."""
         users, books = (column.number() for column in self._ids)
         ratings = Ratings(users, books, np.concatenate(self._stars))
         self._stars.clear()
         self._rows += len(ratings)
         return ratings
 
-    def take(self, later: "Check") -> None:
-        """Go on as if this check had taken the blocks, too, whose rows were taken out of a later one."""
+    def merge(self, later: "Check") -> None:
+        """Be as if the blocks of a later check, whose rows were popped, had been added to this one."""
         self._labels = later._labels or self._labels
         for column, of_later in zip(self._ids, later._ids, strict=True):
-            column.take(of_later)
+            column.merge(of_later)
         self._rows += later._rows
         self._left_out += later._left_out
         self._findings |= later._findings

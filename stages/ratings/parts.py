@@ -93,7 +93,7 @@ def count_books(ratings: Ratings, book_count: int) -> NDArray[np.intp]:
 def drop_rare(ratings: Ratings, per_user: int, enough: NDArray[np.bool_]) -> tuple[Ratings | None, int]:
     """Drop the rows whose user has too few of these, or whose book too few of all: what is left, and how many they are.
 
-    Where that is none, nothing is returned for the rows, which need no second place then.
+    None instead of the rows where nothing was dropped: they needn't be kept twice.
     """
     users = ratings.users - ratings.users[:1]  # they are sorted: the counts of all users before would be 0
     kept = (np.bincount(users) >= per_user)[users] & enough[ratings.books]

@@ -62,10 +62,10 @@ def read_source(settings: Prepare, engine: Engine = HERE) -> Source:
         raise StageError(_explain(Path(error.filename or settings.ratings), error)) from error
     check = Check(settings)
     files: list[Any] = []
-    for head, rows in engine.starmap(_read, [(settings, path) for path in paths], pieces=2):
+    for head, rows in engine.starmap(_read, [(settings, path) for path in paths], returns=2):
         of_file, problem = engine.get(head)
         if files:
-            check.take(of_file)
+            check.merge(of_file)
         else:
             check = of_file
         files.append(rows)
@@ -96,7 +96,7 @@ def _read(settings: Prepare, path: Path) -> tuple[tuple[Check, str], Ratings]:
                 check.add(block._replace(columns=users + block.columns), path, file.unit, labels)
     except DAMAGE as error:
         raise StageError(_explain(path, error)) from error
-    rows = check.take_out()
+    rows = check.pop_ratings()
     return (check, f"{path} has {problem}" if problem else ""), rows
 
 

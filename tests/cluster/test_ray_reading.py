@@ -16,7 +16,7 @@ from stages.program.errors import StageError
 from stages.program.params import Params
 from stages.ratings.source import read_source
 from stages.ratings.table import write_parts, write_ratings
-from stages.split import assign_parts, read_table
+from stages.split import assign_parts, read_pieces
 from tests.project import ROOT
 from tests.ratings.ratings_files import prepare_settings, rows
 from tests.samples import simulate
@@ -59,7 +59,7 @@ def test_the_same_rows_are_drawn(
 ) -> None:
     monkeypatch.setattr("stages.ratings.table.GROUP", 300)
     write_ratings(simulate(users=300, books=2000, rows=5000), tmp_path / "ratings.parquet")
-    one, other = (read_table(tmp_path / "ratings.parquet", engine) for engine in (HERE, there))
+    one, other = (read_pieces(tmp_path / "ratings.parquet", engine) for engine in (HERE, there))
     assert (len(one.pieces), len(other.pieces)) == (1, 16)
 
     (part, kept), (again, kept_again) = assign_parts(one, params.split), assign_parts(other, params.split, there)

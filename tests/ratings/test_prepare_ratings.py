@@ -53,12 +53,12 @@ class InParts:
     share = staticmethod(Kept)
 
     def starmap(
-        self, function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]], pieces: int = 1
+        self, function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]], returns: int = 1
     ) -> Iterator[Any]:
         for each in arguments:
             value = function(*(argument.value if isinstance(argument, Kept) else argument for argument in each))
-            assert pieces == 1 or len(value) == pieces
-            yield Kept(value) if pieces == 1 else [*map(Kept, value)]
+            assert returns == 1 or len(value) == returns
+            yield Kept(value) if returns == 1 else [*map(Kept, value)]
 
     def get(self, kept: Any) -> Any:
         return kept.value

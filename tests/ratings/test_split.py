@@ -15,7 +15,7 @@ from stages.program.errors import StageError
 from stages.program.params import Params, Split
 from stages.program.process import parse_arguments
 from stages.ratings.table import Ratings, read_ratings, write_ratings
-from stages.split import TEST, TRAIN, VALIDATION, assign_parts, read_table
+from stages.split import TEST, TRAIN, VALIDATION, assign_parts, read_pieces
 from tests.project import ROOT
 from tests.samples import draw_parts, in_pieces, simulate
 
@@ -172,7 +172,7 @@ def test_an_engine_with_several_parts_writes_the_same_bytes(tmp_path: Path, monk
     monkeypatch.setattr(Here, "part_count", 4)
     in_pieces = run_stage(tmp_path / "pieces", monkeypatch, tmp_path / "groups.parquet")
 
-    assert len(read_table(tmp_path / "groups.parquet", HERE).pieces) == 4
+    assert len(read_pieces(tmp_path / "groups.parquet", HERE).pieces) == 4
     assert [path.read_bytes() for path in whole] == [path.read_bytes() for path in in_pieces]
 
 
