@@ -59,12 +59,6 @@ def test_parameters_from_before_there_were_engines_mean_the_local_one(tmp_path: 
     assert params.engine == "local"
 
 
-def test_the_project_s_own_parameters_are_valid() -> None:
-    params = load_params(ROOT / "params.yaml")
-    assert params.prepare.ratings == "data/sample.csv"
-    assert params.model.hidden_units == [128, 32]
-
-
 TAKEN: dict[str, tuple[str, str, Any]] = {
     "powers of ten": ("train.learning_rate", "1e-3", 0.001),
     "a whole number for a fraction": ("train.learning_rate", "1", 1.0),

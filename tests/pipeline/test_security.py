@@ -8,7 +8,7 @@ import pytest
 import safetensors.numpy
 import yaml
 
-from tests.project import OUTPUTS, dvc, read_outputs, run, stage_command, stages_run
+from tests.project import dvc, read_outputs, run, stage_command, stages_run
 
 WEIRD_NAMES = [
     "with spaces.csv",
@@ -88,6 +88,5 @@ def test_weights_hold_numbers_and_nothing_to_execute(finished_small: Path) -> No
 
 def test_no_output_is_a_pickle(finished_small: Path) -> None:
     """Pickles start with 0x80 and a protocol number; PyTorch's and NumPy's own files are archives that hold some."""
-    for name in OUTPUTS:
-        start = read_outputs(finished_small)[name][:4]
-        assert not start.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK", b"\x93NUM")), name
+    for name, content in read_outputs(finished_small).items():
+        assert not content.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK", b"\x93NUM")), name

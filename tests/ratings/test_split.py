@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from stages.engines.here import HERE, Here
 from stages.program.errors import StageError
 from stages.program.params import Params, Split
 from stages.program.process import parse_arguments
-from stages.ratings.table import Ratings, read_ratings, write_ratings
+from stages.ratings.table import Ratings, read_ratings, write_ratings, write_table
 from stages.split import TEST, TRAIN, VALIDATION, assign_parts, read_pieces
 from tests.project import ROOT
 from tests.samples import draw_parts, in_pieces, simulate
@@ -159,6 +160,7 @@ def test_the_stage_writes_the_same_bytes_again_and_no_row_twice(
     assert f"{train:,} ratings to train on, {validation:,} for validation, {test:,} for the test\n" in said
     kept = 2 * round(len(ratings) * 0.1) - validation - test
     assert f"  {kept:,} rows stayed in train so that their user and book have one there\n" in said
+    assert "warning" not in said
 
 
 def test_an_engine_with_several_parts_writes_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,18 +191,18 @@ def test_says_when_a_part_falls_short(
         assert re.search(rf"warning: split\.{name} is [12]\.\d % of the ratings where 10\.0 % were asked for", said)
 
 
-def test_says_nothing_where_the_parts_are_as_asked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_the_stage_refuses_a_table_that_is_not_there_or_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_ratings(simulate(users=50, books=40, rows=1000), tmp_path / "ratings.parquet")
-    run_stage(tmp_path, monkeypatch, tmp_path / "ratings.parquet")
-
-    assert "warning" not in capsys.readouterr().out
-
-
-def test_the_stage_refuses_a_table_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "ratings.parquet"
     with pytest.raises(StageError, match="is missing; run: dvc repro"):
-        run_stage(tmp_path / "out", monkeypatch, tmp_path / "ratings.parquet")
+        run_stage(tmp_path / "out", monkeypatch, file)
+    write_table(pa.table({"user_id": [1]}), file)
+    with pytest.raises(StageError, match="holds other columns than user, book, rating; run: dvc repro"):
+        run_stage(tmp_path / "out", monkeypatch, file)
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(StageError, match=r"is damaged \(.*\); run: dvc repro"):
+        run_stage(tmp_path / "out", monkeypatch, file)
     assert not (tmp_path / "out").exists()
 
 
