@@ -1,5 +1,6 @@
 """Pairs of small PyTorch programs that differ in one convention alone, and what `divergence` says of each."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -186,6 +187,10 @@ ONE_NUMBER = Program(lambda: Network(1), target=zeros_and_ones, loss=squares)
 FOUR_NUMBERS = Program(target=numbers, loss=squares)
 
 PAIRS = {
+    "a bias less": (
+        {}, {"prepare": lambda m: m.first.register_parameter("bias", None)},
+        "shapes", "weights without a counterpart", "1", "0",
+    ),
     # the first weights
     "embedding": (
         {}, {"prepare": fill(table_weight=lambda w: nn.init.uniform_(w, -0.05, 0.05))},
@@ -309,6 +314,10 @@ PAIRS = {
         {"optimizer": adam()}, {"optimizer": adam(betas=(0.9, 0.98))},
         "after", "β, for all weights", "0.9, 0.999", "0.9, 0.98",
     ),
+    "an unknown optimiser": (
+        {}, {"optimizer": adam(torch.optim.Adadelta)},
+        "after", "the formula, for all weights", "a known formula", "no known formula explains it",
+    ),
     "amsgrad": (
         {"optimizer": adam()}, {"optimizer": adam(amsgrad=True)},
         "after", "the optimiser, for all weights", "Adam", "AMSGrad",
@@ -347,6 +356,7 @@ PAIRS = {
 
 
 EVIDENCE = {
+    "a bias less": "only here: first.bias (30,)",
     "scale": "here is 255 times there",
     "ids": "-1 here in 100% of the places",
     "second softmax": "there is the softmax of here",
@@ -515,6 +525,9 @@ def test_a_mapping_pairs_what_names_and_shapes_do_not(tmp_path: Path) -> None:
     assert not walk(Comparison.of(one, other)).findings, "the values tell"
     pairs = Comparison.of(one, other, renamed).pairs
     assert {pair.one: pair.other for pair in pairs} == renamed
+    files = [str(tmp_path / name) for name in ("one.npz", "other.npz")]
+    (tmp_path / "names.json").write_text(json.dumps(renamed))
+    assert main([*files, "--mapping", str(tmp_path / "names.json")]) == 0
     with pytest.raises(RecordError, match=r"hidden\.b, out\.w"):
         Comparison.of(one, other, swapped)
 
@@ -547,6 +560,20 @@ def test_what_one_record_lacks_is_not_compared(tmp_path: Path) -> None:
         np.savez(tmp_path / "other.npz", **{name: arrays[name] for name in arrays if "/batch/" not in name})
 
     assert walk(Comparison.read(path, tmp_path / "other.npz")).findings == []
+
+
+def test_ids_as_floats_are_named(tmp_path: Path) -> None:
+    """Where the program writes the record itself: PyTorch's and Keras's own tables take none."""
+    path = Program().run(tmp_path / "one.npz")
+    with np.load(path) as arrays:
+        floats = {
+            name: arrays[name].astype(float) if name.endswith("/batch/input") else arrays[name] for name in arrays
+        }
+    np.savez(tmp_path / "other.npz", allow_pickle=False, **floats)
+    (found,) = walk(Comparison.read(path, tmp_path / "other.npz")).findings
+
+    assert (found.checkpoint, found.what, found.one, found.other) == ("batch", "type, for input", "int64", "float64")
+    assert any("float32 holds all to 16,777,216" in line for line in found.evidence)
 
 
 def test_numbers_that_are_not_finite_bring_no_warnings(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
