@@ -95,14 +95,15 @@ class Comparison:
             if len(one) == len(other) and one.keys() != other.keys():
                 other = dict(zip(one, other.values(), strict=True))
             read = as_classes if checkpoint == "batch" else np.asarray
-            return {name: distance(read(one[name]), read(other[name])) for name in one if name in other}
+            both = {name: (read(one[name]), read(other[name])) for name in one if name in other}
+            return {name: distance(*(reshape(a, b) if name == "target" else (a, b))) for name, (a, b) in both.items()}
         before = {pair: both for pair, *both in self.aligned(step, "weights")} if checkpoint == "after" else {}
         moved = {
             pair: [new - old for new, old in zip(both, before.get(pair, (0, 0)), strict=True)]
             for pair, *both in self.aligned(step, checkpoint)
         }
         # A gradient that would be zero, as of a bias that a batch norm takes off again, is the others' round-off.
-        of_all = 16 * max((np.abs(x).max(initial=0) for both in moved.values() for x in both), default=0.0)
+        of_all = 256 * max((np.abs(x).max(initial=0) for both in moved.values() for x in both), default=0.0)
         found = {}
         for pair, (a, b) in moved.items():
             of_subtraction = 4 * np.abs(before.get(pair, (0, 0))[0]).max(initial=0)
@@ -117,6 +118,11 @@ def as_classes(array: Array) -> Array:
     return array.argmax(axis=-1) if is_one_hot else array
 
 
+def reshape(a: Array, b: Array) -> tuple[Array, Array]:
+    """Both in one shape where they have as many numbers, as targets that a program has flattened."""
+    return (a, b.reshape(a.shape)) if a.size == b.size else (a, b)
+
+
 def distance(a: Array, b: Array, least: float = 0.0) -> float:
     """The largest difference of two arrays, of the largest number in them or the `least` that it counts as.
 
@@ -127,7 +133,7 @@ def distance(a: Array, b: Array, least: float = 0.0) -> float:
         return np.inf
     a, b = (np.asarray(array, dtype=float).ravel() for array in (a, b))
     largest, apart = max(np.abs(a).max(initial=least), np.abs(b).max(initial=least)), np.abs(a - b).max(initial=0)
-    if np.isnan(apart):
+    if not np.isfinite(apart):
         return 0.0 if np.array_equal(a, b, equal_nan=True) else np.inf
     return float(apart / largest) if largest else 0.0
 
@@ -172,4 +178,4 @@ def relations(
 def _ratio(a: Array, b: Array, tolerance: float) -> float | None:
     """How many times the one is the other, if it is."""
     ratio = float((a * b).sum() / ((b * b).sum() or 1.0))
-    return ratio if distance(a, ratio * b) <= tolerance else None
+    return ratio if np.isfinite(ratio) and distance(a, ratio * b) <= tolerance else None

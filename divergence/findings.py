@@ -13,13 +13,24 @@ from typing import TypeAlias
 
 import numpy as np
 
-from divergence.comparison import Comparison, Finding, align_channels, distance, relations
+from divergence.comparison import Comparison, Finding, align_channels, distance, relations, reshape
 from divergence.initialisers import NOTABLE, UNLIKELY, find_origins, likely, same_distribution, tell_apart
 from divergence.layers import CONVENTIONS, pair_layers
 from divergence.losses import PENALTY, complete_losses, find_groups
 from divergence.parting import find_parting
-from divergence.record import Array, Step
-from divergence.steps import DECAY, EPSILON, OF_STEPS, REPEATED, Mixture, differing_parts, explain_steps, find_hints
+from divergence.record import Array, Record, Step
+from divergence.steps import (
+    DECAY,
+    EPSILON,
+    NAMED,
+    OF_STEPS,
+    RATE,
+    REPEATED,
+    Mixture,
+    differing_parts,
+    explain_steps,
+    find_hints,
+)
 
 Claim: TypeAlias = tuple[str, str, str, dict[str, str], dict[str, str]]
 """A checkpoint, what is claimed there and of which weight or layer, and for each program the conventions that explain
@@ -27,11 +38,15 @@ its numbers, each with what speaks for it."""
 Mixtures: TypeAlias = dict[str, tuple[set[Mixture], set[Mixture]]]
 """The mixtures that explain each pair of weights' steps, in the one program and in the other."""
 
-OWN_FORM = re.compile(r"^no known formula|entropy(?!.*(a second|are expected))")
+OWN_FORM = re.compile(r"entropy(?!.*(a second|are expected))")
 """Losses that may have been given what they take."""
 UNTOLD = "that can't be told from"
 WITHOUT_SETTING = {"batch norm's running variance", "βᵗ", REPEATED, OF_STEPS}
 STATED = "; where several ε fit, the one that the program states"
+FROM_EQUAL = "only from equal weights and batches would a difference show"
+OUTSIDE = "something else, after its step"
+NEAR = 0.05
+"""How far, of the largest number, gradients may be apart in float32 for a ReLU's corner."""
 NO_SETTING = "no setting in either framework, and hardly ever matters"
 
 
@@ -51,7 +66,10 @@ def collect_claims(comparison: Comparison) -> Iterator[Claim]:
     yield from _weights(comparison)
     yield from _batches(comparison)
     yield from _layers(comparison)
-    if not all(_losses_agree(comparison, step) for step in comparison.steps):
+    yield from _changes(comparison)
+    yield from _optimizers(comparison)
+    recorded = all(record.steps[0]["loss"] for record in comparison.records)
+    if recorded and not all(_losses_agree(comparison, step) for step in comparison.steps):
         yield "loss", "the loss", "", *complete_losses(comparison.one, comparison.other)
 
 
@@ -81,6 +99,8 @@ def _weights(comparison: Comparison) -> Iterator[Claim]:
     """The distributions that the first weights were drawn from, and a padding row of zeros."""
     one, other = (find_origins(record) for record in comparison.records)
     for pair, a, b in comparison.aligned(1, "weights"):
+        finite = [f"{np.isfinite(array).mean():.0%}" for array in (a, b)]
+        yield "weights", "share of finite numbers", pair.label, {finite[0]: ""}, {finite[1]: ""}
         if distance(a, b) > comparison.tolerance("weights"):
             fits = one[pair.one], other[pair.other]
             times, shared = tell_apart(*fits)
@@ -115,7 +135,7 @@ def _batches(comparison: Comparison) -> Iterator[Claim]:
             yield "batch", "what it holds", "", {", ".join(one): ""}, {", ".join(other): ""}
         return
     for (name, first), second in zip(one.items(), other.values(), strict=True):
-        a, b = align_channels(first, second)
+        a, b = reshape(first, second) if name == "target" else align_channels(first, second)
         yield "batch", "examples", name, {str(len(a)): ""}, {str(len(b)): ""}
         if {a.dtype.kind, b.dtype.kind} == {"f", "i"} and name != "target":
             here, there = ({str(x.dtype): f"{_range(x)}, and float32 holds all to 16,777,216"} for x in (a, b))
@@ -139,8 +159,55 @@ def _layers(comparison: Comparison) -> Iterator[Claim]:
         label = here.name if here.name == there.name else f"{here.name} = {there.name}"
         for (checkpoint, what), find in CONVENTIONS[here.family].items() if here.family == there.family else ():
             how = "by what went into it and came out" + (f"; {NO_SETTING}" if what in WITHOUT_SETTING else "")
-            values, others = (dict.fromkeys(sorted(find(layer)), how) for layer in (here, there))
+            values, others = (dict.fromkeys(layer.stated_first(find(layer)), how) for layer in (here, there))
             yield checkpoint, what, label, values, others
+
+
+def _changes(comparison: Comparison) -> Iterator[Claim]:
+    """Whether the weights are, at the next step's beginning, what the optimiser has left."""
+
+    def changes(record: Record, name: str) -> dict[str, str]:
+        both = [
+            (step["after"][name], following["weights"][name])
+            for step, following in itertools.pairwise(record.steps)
+            if name in step["after"] and name in following["weights"]
+        ]
+        is_same = all(np.array_equal(after, before, equal_nan=True) for after, before in both)
+        return {"the optimiser alone" if is_same else OUTSIDE: ""} if both else {}
+
+    for pair in comparison.pairs:
+        one, other = changes(comparison.one, pair.one), changes(comparison.other, pair.other)
+        yield "after", "what changes the weights", pair.label, one, other
+
+
+def both_change_weights(claims: Iterable[Claim]) -> bool:
+    """Whether in both programs something else than the optimiser changes weights."""
+    return any(OUTSIDE in one and OUTSIDE in other for *_, one, other in claims)
+
+
+def _optimizers(comparison: Comparison) -> Iterator[Claim]:
+    """The optimisers that no formula is known of, by name; of two with one name their settings."""
+    one, other = (record.settings.get("optimizer", {}) for record in comparison.records)
+    names = one.get("name", ""), other.get("name", "")
+    if all(names) and not {*names} & {*NAMED}:
+        yield "after", "the optimiser", "", {names[0]: ""}, {names[1]: ""}
+        if names[0] == names[1]:
+            rates = [dict.fromkeys(f"{rate:.7g}" for rate in record.rates_of("")) for record in comparison.records]
+            here, there = ({", ".join(of): ""} if of else {} for of in rates)
+            yield "after", RATE, "", here, there
+            for setting in sorted((one.keys() & other.keys()) - {"name", "lr", "learning_rate"}):
+                yield "after", f"the setting {setting}", "", {str(one[setting]): ""}, {str(other[setting]): ""}
+
+
+def unknown_in_both(claims: Iterable[Claim], mixtures: Mixtures, differing: set[str]) -> Iterator[str]:
+    """What differs at these checkpoints and no convention explains in either program."""
+    if "loss" in differing and any(
+        checkpoint == "loss" and not one and not other for checkpoint, _, _, one, other in claims
+    ):
+        yield f"No known formula gives the loss of either program: {FROM_EQUAL}"
+    if "after" in differing and (labels := [label for label, both in mixtures.items() if not any(both)]):
+        names = labels if len(labels) < len(mixtures) else ["all weights"]
+        yield f"{_of('No known formula explains the steps of either program', names)}: {FROM_EQUAL}"
 
 
 def explain_both(comparison: Comparison) -> Mixtures:
@@ -180,13 +247,14 @@ def join_penalty(
 
 def steps(comparison: Comparison, mixtures: Mixtures) -> Iterator[Finding]:
     """Optimisers that take weights and gradients to the next weights by different formulas."""
-    differences = comparison.differences(1, "after")
+    by_step = [comparison.differences(step, "after") for step in comparison.steps]
+    differences = {label: max(of.get(label, np.inf) for of in by_step) for label in mixtures}
     groups: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for label, (one, other) in mixtures.items():
         if one and other and not one & other:
             for difference in differing_parts(one, other, comparison.records):
                 groups[difference].append(label)
-        elif bool(one) != bool(other) and differences.get(label, np.inf) > comparison.tolerance("after"):
+        elif bool(one) != bool(other) and differences[label] > comparison.tolerance("after"):
             here, there = ("a known formula" if found else "no known formula explains it" for found in (one, other))
             groups["the formula", here, there].append(label)
     by = f"by {len(comparison.steps)} steps of weights and gradients, each program's own, in {comparison.precision}"
@@ -210,6 +278,8 @@ def difference(comparison: Comparison, step: int, checkpoint: str, labels: list[
         yield Finding(step, "loss", what, here, there, known)
     elif checkpoint == "gradients":
         yield from _gradients(comparison, step, labels)
+    elif checkpoint == "weights":
+        yield Finding(step, checkpoint, _of("what changes the weights after equal steps", labels), "–", "–")
     else:
         what = _of("the step, from equal weights and gradients", labels)
         yield Finding(step, checkpoint, what, "no known formula", "no known formula")
@@ -232,6 +302,21 @@ def _gradients(comparison: Comparison, step: int, labels: list[str]) -> Iterator
         names, *sides = zip(*members, strict=True)
         here, there = (f"largest {max(np.abs(array).max() for array in arrays):.4g}" for arrays in sides)
         yield Finding(step, "gradients", _of("the gradient", names), here, there, [known] if known else [])
+
+
+def near_gradients(comparison: Comparison, step: int, labels: list[str]) -> str | None:
+    """What to say of gradients that are a little apart, by nothing known, though all that leads to them agrees."""
+    largest = max(comparison.differences(step, "gradients").values())
+    if (
+        comparison.precision == "float64"
+        or largest > NEAR
+        or any(f.evidence for f in _gradients(comparison, step, labels))
+    ):
+        return None
+    return (
+        f"Gradients are up to {NEAR:.0%} apart, though all that leads to them agrees: in float32, round-off at the "
+        "corner of a ReLU does that; float64 would show another cause"
+    )
 
 
 def _still_rows(a: Array, b: Array, tolerance: float) -> Iterator[str]:

@@ -139,7 +139,8 @@ def _candidates(name: str, record: Record) -> Iterator[tuple[str, Any]]:
     sizes: dict[str, list[tuple[str, float]]] = {**of_one_size} if name in record.tables else {}  # rows are no inputs
     for layer in record.layers.values():
         if name in layer["weights"].values():
-            weights = [record.steps[0]["weights"][weight] for weight in layer["weights"].values()]
+            recorded = record.steps[0]["weights"]
+            weights = [recorded[weight] for weight in layer["weights"].values() if weight in recorded]
             kernel = array if array.ndim > 1 else max(weights, key=lambda weight: (weight.ndim, weight.size))
             if hidden := layer.get("hidden_size"):  # of all weights of PyTorch's recurrent layers
                 sizes["U(±1/√hidden)"] = [("uniform", hidden**-0.5)]

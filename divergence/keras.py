@@ -3,8 +3,8 @@
     from divergence.keras import record
     record(model, "keras.npz")
 
-`fit`, `train_on_batch` or a loop of one's own stay as they are: nothing is run twice, and no random number is drawn.
-The recorded steps run without compilation; then the program goes on as it would have.
+`fit` and `train_on_batch` stay as they are: nothing is run twice, and no random number is drawn. The recorded steps run
+without compilation; then the program goes on as it would have. A loop of one's own, with a gradient tape, isn't seen.
 """
 
 import os

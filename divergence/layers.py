@@ -43,6 +43,11 @@ class Layer:
         """What its class is called here, without the number of its dimensions; nothing where it has no conventions."""
         return FAMILIES.get(self.settings["kind"].rstrip("123dD"), "")
 
+    def stated_first(self, values: set[str]) -> list[str]:
+        """Of values that fit the one that it says it has, then the others."""
+        stated = [f"{self.settings[name]:g}" for name in ("eps", "epsilon") if name in self.settings]
+        return sorted(values, key=lambda value: (value not in stated, value))
+
     def array(self, side: str) -> Array:
         """Its input or output; a batch norm's as (numbers, channels)."""
         array = np.asarray(self.record.steps[0]["layers"][f"{self.name}:{side}"], dtype=float)
@@ -64,8 +69,9 @@ class Layer:
 
 
 def outputs(layers: dict[str, Array]) -> list[str]:
-    """The layers with an output, in their order."""
-    return [key.removesuffix(":output") for key in layers if key.endswith(":output")]
+    """The layers with an input and an output, in their order."""
+    names = [key.removesuffix(":output") for key in layers if key.endswith(":output")]
+    return [name for name in names if f"{name}:input" in layers]
 
 
 def pair_layers(comparison: Comparison) -> list[tuple[Layer, Layer]]:

@@ -6,11 +6,12 @@ arrays broadcast. Where none gives the recorded number, one with a penalty λΣw
 
 import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from scipy.special import log_softmax
 
+from divergence.layers import outputs
 from divergence.record import Array, Record, Step
 
 ROUND_OFF = {"float32": 5e-6, "float64": 1e-10}
@@ -45,14 +46,29 @@ def complete_losses(one: Record, other: Record) -> tuple[dict[str, str], dict[st
         if known and not found[side] and all(recorded):
             near = [dict(_plain(record, step, 4 * ROUND_OFF[record.precision])) for step in record.steps]
             shared = [name for name in known if all(name in fits for fits in near)]
-            hint = "; record in float64 to tell a small penalty" if record.precision == "float32" else ""
-            unknown = f"no known formula fits ({record.precision}{hint})"
-            found[side] = dict.fromkeys(shared, "nearly") or {unknown: f"{next(_known(record.steps[0]))[2]:.9g}"}
+            found[side] = dict.fromkeys(shared, "nearly") or _multiples(record, known) or _unknown(record)
     return found[0], found[1]
 
 
-def _plain(_: Record, step: Step, tolerance: float) -> Iterator[tuple[str, str]]:
-    for name, value, loss in _known(step):
+def _multiples(record: Record, known: Iterable[str]) -> dict[str, str]:
+    """The losses that give the recorded number when they are taken some times, the same in each step."""
+    found = {}
+    for name in known:
+        values = [{n: (value, loss) for n, value, loss in _known(record, step)}.get(name) for step in record.steps]
+        ratios = [loss / value if value else np.nan for value, loss in filter(None, values)]
+        if len(ratios) == len(record.steps) and np.ptp(ratios) <= 4 * ROUND_OFF[record.precision] * abs(ratios[0]):
+            found[f"{ratios[0]:.5g} times the {name}"] = f"{values[0][1]:.9g}" if values[0] else ""
+    return found
+
+
+def _unknown(record: Record) -> dict[str, str]:
+    nearest = min(abs(value / loss - 1) for _, value, loss in _known(record, record.steps[0]) if loss)
+    hint = "; record in float64 to tell a small penalty" if record.precision == "float32" and nearest < 1e-3 else ""
+    return {f"no known formula fits ({record.precision}{hint})": f"{next(_known(record, record.steps[0]))[2]:.9g}"}
+
+
+def _plain(record: Record, step: Step, tolerance: float) -> Iterator[tuple[str, str]]:
+    for name, value, loss in _known(record, step):
         if abs(loss - value) <= tolerance * abs(loss):
             yield name, f"{value:.9g}"
 
@@ -73,7 +89,7 @@ def _penalised(record: Record, step: Step, tolerance: float) -> Iterator[tuple[s
     """Known losses that lack a round λ times the squares of some weights."""
     squares = {name: float(np.square(weight, dtype=float).sum()) for name, weight in step["weights"].items()}
     groups = find_groups(record)
-    for (name, value, loss), (group, members) in itertools.product(_known(step), groups.items()):
+    for (name, value, loss), (group, members) in itertools.product(_known(record, step), groups.items()):
         total, rest = sum(squares[member] for member in members), loss - value
         if not total or not np.isfinite(rest) or rest <= 20 * tolerance * loss:
             continue
@@ -83,23 +99,22 @@ def _penalised(record: Record, step: Step, tolerance: float) -> Iterator[tuple[s
             yield f"{name} + {factor:g}·Σw² over {group}", f"{value:.9g} + {factor:g}·{total:.6g}"
 
 
-def _known(step: Step) -> Iterator[tuple[str, float, float]]:
+def _known(record: Record, step: Step) -> Iterator[tuple[str, float, float]]:
     """What known losses of a step's output and target are, by name, beside the recorded one."""
     if not (step["loss"] and step["output"] and "target" in step["batch"]):
         return
     loss = float(np.ravel(next(iter(step["loss"].values())))[0])
-    output, target = (
-        np.asarray(a, dtype=float) for a in (next(iter(step["output"].values())), step["batch"]["target"])
-    )
+    output, target = next(iter(step["output"].values())), np.asarray(step["batch"]["target"], dtype=float)
     with np.errstate(all="ignore"):
-        for (error, values), (reduction, reduce) in itertools.product(_errors(output, target), REDUCTIONS.items()):
+        errors = _errors(output, target, _is_squashed(record, step, output))
+        for (error, values), (reduction, reduce) in itertools.product(errors, REDUCTIONS.items()):
             yield f"{reduction} of the {error}", reduce(values), loss
 
 
-def _errors(output: Array, target: Array) -> Iterator[tuple[str, Array]]:
+def _errors(output: Array, target: Array, is_squashed: bool | None) -> Iterator[tuple[str, Array]]:
     """Known errors by what they are called."""
     if output.size == target.size:
-        yield from _of_numbers(output.reshape(target.shape), target)
+        yield from _of_numbers(output.reshape(target.shape), target, is_squashed)
     elif output.ndim > 1:
         for axis in {1, output.ndim - 1}:
             yield from _of_classes(np.moveaxis(output, axis, -1), target)
@@ -110,18 +125,29 @@ def _errors(output: Array, target: Array) -> Iterator[tuple[str, Array]]:
             return
         broadcast = f"over all pairs: {output.shape} and {target.shape} broadcast to {' × '.join(map(str, shape))}"
         if np.prod(shape) > max(output.size, target.size):
-            yield from ((f"{name}, {broadcast}", values) for name, values in _of_numbers(output, target))
+            yield from ((f"{name}, {broadcast}", values) for name, values in _of_numbers(output, target, is_squashed))
 
 
-def _of_numbers(output: Array, target: Array) -> Iterator[tuple[str, Array]]:
-    apart = np.abs(output - target)
+def _is_squashed(record: Record, step: Step, output: Array) -> bool | None:
+    """Whether the output comes from a sigmoid or softmax; None where that can't be told."""
+    last = outputs(step["layers"])[-1:]
+    if not last or not np.array_equal(step["layers"][f"{last[0]}:output"], output):
+        return None
+    layer = record.layers.get(last[0], {})
+    return bool(re.search("sigmoid|softmax", f"{layer.get('kind')} {layer.get('activation')}", re.IGNORECASE))
+
+
+def _of_numbers(output: Array, target: Array, is_squashed: bool | None) -> Iterator[tuple[str, Array]]:
+    apart = np.abs(output.astype(float) - target)
     yield "squared error", apart**2
     yield "halved squared error", apart**2 / 2
     yield "absolute error", apart
     yield "Huber loss (δ = 1)", np.where(apart < 1, apart**2 / 2, apart - 0.5)
-    entropy, probability = "binary cross-entropy", np.clip(output, 1e-7, 1 - 1e-7)
-    may_be_probabilities = (output >= 0).all() and (output <= 1).all()
-    are_probabilities = may_be_probabilities and 0.3 < output.mean() < 0.7  # a few small logits may be in there too
+    output, raw = output.astype(float), output
+    highest = np.subtract(1, 1e-7, dtype=raw.dtype if raw.dtype.kind == "f" else float)  # that Keras takes
+    entropy, probability = "binary cross-entropy", np.clip(output, 1e-7, float(highest))
+    may_be_probabilities = (output >= 0).all() and (output <= 1).all() and is_squashed is not False
+    are_probabilities = may_be_probabilities and (is_squashed or 0.3 < output.mean() < 0.7)  # logits may be there too
     second = f"{entropy} of the sigmoid of probabilities: a second sigmoid"
     yield second if are_probabilities else entropy, np.logaddexp(0, output) - target * output
     wrong = f"{entropy} of numbers outside [0, 1]: logits where probabilities are expected"
@@ -134,7 +160,7 @@ def _of_numbers(output: Array, target: Array) -> Iterator[tuple[str, Array]]:
 
 def _of_classes(output: Array, target: Array) -> Iterator[tuple[str, Array]]:
     """Cross-entropies of outputs (…, classes) and class numbers (…)."""
-    rows, chosen = output.reshape(-1, output.shape[-1]), target.astype(int).reshape(-1)
+    rows, chosen = output.reshape(-1, output.shape[-1]).astype(float), target.astype(int).reshape(-1)
     if len(rows) != len(chosen) or chosen.min() < 0 or chosen.max() >= rows.shape[1]:
         return
     of_chosen, entropy = (np.arange(len(rows)), chosen), "cross-entropy"
@@ -142,10 +168,11 @@ def _of_classes(output: Array, target: Array) -> Iterator[tuple[str, Array]]:
     second = f"{entropy} of the softmax of probabilities: a second softmax"
     wrong = f"{entropy} of numbers that are no probabilities: logits where probabilities are expected"
     shares = np.clip(rows / rows.sum(axis=1, keepdims=True), 1e-7, 1 - 1e-7)  # as Keras takes them
+    clipped = np.clip(rows, 1e-7, 1 - 1e-7)  # as it takes class numbers on TensorFlow
     of_softmax, of_shares = (second, entropy) if are_probabilities else (entropy, wrong)
-    for smoothing, (name, logarithms) in itertools.product(
-        SMOOTHINGS, ((of_softmax, log_softmax(rows, axis=1)), (of_shares, np.log(shares)))
-    ):
+    ways = [(of_softmax, log_softmax(rows, axis=1)), (of_shares, np.log(shares))]
+    ways += [(wrong, np.log(clipped / clipped.sum(axis=1, keepdims=True)))] * (not are_probabilities)
+    for smoothing, (name, logarithms) in itertools.product(SMOOTHINGS, ways):
         smoothed = name + f", labels smoothed by {smoothing:g}" * (smoothing > 0)
         yield smoothed, -(1 - smoothing) * logarithms[of_chosen] - smoothing * logarithms.mean(axis=1)
     if not np.allclose(np.exp(rows).sum(axis=1), 1, atol=1e-5):

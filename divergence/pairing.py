@@ -30,6 +30,12 @@ SAME_ROLE = {
 """Keras's names for PyTorch's."""
 
 
+RECURRENT = (
+    "PyTorch keeps two biases where Keras has their sum, and a GRU's gates in another order (r, z, n; Keras z, r, h); "
+    "start_from knows no way from one to the other: set such a network's weights by hand"
+)
+
+
 @dataclass(frozen=True)
 class Pair:
     """The same tensor in both programs."""
@@ -64,7 +70,8 @@ def pair_weights(one: Record, other: Record, mapping: dict[str, str]) -> list[Pa
     costs, axes = np.full((len(left), len(right)), 1e6), {}
     for (i, name), (j, partner) in itertools.product(enumerate(left), enumerate(right)):
         a, b = left[name], right[partner]
-        orders = [*_orders(name, a, b, one.is_pytorch, other.is_pytorch)]
+        is_table = name in one.tables or partner in other.tables
+        orders = [*_orders(a, b, one.is_pytorch, other.is_pytorch, is_table)]
         if mapping.get(name) == partner and not orders:
             raise RecordError(f"the mapping pairs {name} {a.shape} with {partner} {b.shape}")
         if (name in mapping or partner in mapping.values()) and mapping.get(name) != partner:
@@ -86,10 +93,13 @@ def first_weights(
     """A record's first weights for a program's own names and layout.
 
     Raises:
-        RecordError: a weight has no counterpart in the record.
+        RecordError: a weight has no counterpart in the record, or a recurrent layer's is made otherwise there.
     """
-    record = read_record(path)
-    pairs = pair_weights(Record([{"weights": own}], settings), record, mapping or {})
+    record, program = read_record(path), Record([{"weights": own}], settings)
+    recurrent = [layer["kind"] for layer in program.layers.values() if layer["kind"].startswith(("GRU", "LSTM"))]
+    if recurrent and {program.is_pytorch, record.is_pytorch} == {True, False}:
+        raise RecordError(f"{recurrent[0]}: {RECURRENT}")
+    pairs = pair_weights(program, record, mapping or {})
     found = record.steps[0]["weights"]
     missing = [f"{name} {own[name].shape}" for name in own.keys() - {pair.one for pair in pairs}]
     left = [f"{name} {found[name].shape}" for name in found.keys() - {pair.other for pair in pairs}]
@@ -109,17 +119,18 @@ def read_mapping(path: Path) -> dict[str, str]:
         mapping = json.loads(path.read_text(encoding="utf-8"))
         return {str(one): str(other) for one, other in mapping.items()}
     except (OSError, ValueError, AttributeError) as error:
-        raise RecordError(f'{path} isn\'t a JSON object such as {{"fc.weight": "dense/kernel"}}: {error}') from error
+        example = '{"fc.weight": "sequential/dense/kernel"}'
+        raise RecordError(f"{path} isn't a JSON object such as {example}: {error}") from error
 
 
 def _orders(
-    name: str, a: Array, b: Array, one_is_pytorch: bool | None, other_is_pytorch: bool | None
+    a: Array, b: Array, one_is_pytorch: bool | None, other_is_pytorch: bool | None, is_table: bool
 ) -> Iterator[tuple[int, ...]]:
     """The orders of b's axes that give a's shape, the likeliest first."""
     crossed = TO_PYTORCH.get(b.ndim, [])
     if not one_is_pytorch:
         crossed = [tuple(order.index(axis) for axis in range(b.ndim)) for order in crossed]
-    is_crossing = {one_is_pytorch, other_is_pytorch} == {True, False} and "embed" not in name.lower()
+    is_crossing = {one_is_pytorch, other_is_pytorch} == {True, False} and not is_table
     same = tuple(range(b.ndim))
     for order in [*crossed, same] if is_crossing else [same, *crossed]:
         if a.ndim == b.ndim and b.transpose(order).shape == a.shape:

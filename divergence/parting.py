@@ -47,6 +47,12 @@ def find_parting(comparison: Comparison, step: int) -> Finding:
         into, compared = (
             [of.get(f"{name}:{end}", NOTHING) for name, of in zip(pair, layers, strict=True)] for end in ENDS
         )
+        shown = [
+            f"{said}{_activation(name, of, r)}" for said, name, of, r in zip(shown, pair, names, records, strict=True)
+        ]
+        made = [_make(name, of, record) for name, of, record in zip(pair, layers, records, strict=True)]
+        if shown[0] == shown[1] and made[0] != made[1]:
+            shown = [f"{said}, {how}" for said, how in zip(shown, made, strict=True)]
         equal = [name for name in equal if names[0].index(name) < names[0].index(pair[0])]
         apart = distance(_sorted(into[0]), _sorted(into[1]))
         if tolerance < apart < np.inf:
@@ -58,6 +64,8 @@ def find_parting(comparison: Comparison, step: int) -> Finding:
             what, compared = f"what goes into {what}: flattened in another order", into
     else:
         what, shown = "layers that the other program has no like of", list(map(_list, alone, records))
+        if not any(alone):
+            what, shown = "what is done between the layers, whose outputs are equal, or after them", ["–", "–"]
         compared = [next(iter(record.steps[step - 1]["output"].values())) for record in records]
     evidence = [f"equal outputs: {', '.join(equal[-3:])}"] if equal else []
     evidence += [*relations(compared[0], compared[1], tolerance)][:1]
@@ -82,6 +90,19 @@ def _settings(name: str, record: Record) -> str:
     """A layer's kind and its settings."""
     layer = record.layers.get(name, {})
     return ", ".join([layer.get("kind", name), *(f"{key} {layer[key]}" for key in TELLING if key in layer)])
+
+
+def _activation(name: str, names: list[str], record: Record) -> str:
+    """The layer without weights that follows a layer: the other program may have it in the layer itself."""
+    following = names[names.index(name) + 1 :][:1]
+    is_plain = following and not record.layers.get(following[0], {"weights": "unknown"})["weights"]
+    return f", then {_settings(following[0], record)}" if is_plain else ""
+
+
+def _make(name: str, layers: dict[str, Array], record: Record) -> str:
+    """What else two layers of one kind and the same settings may differ in: their weights, and the precision."""
+    weights = " and ".join(record.layers.get(name, {}).get("weights", {})) or "no weights"
+    return f"with {weights}, in {layers[f'{name}:output'].dtype}"
 
 
 def _list(names: list[str], record: Record) -> str:

@@ -31,9 +31,14 @@ def record(model: nn.Module, optimizer: Any, path: str | os.PathLike[str], steps
         path: of the file to write, `.npz` or `.safetensors`; it is complete after each step.
         steps: how many calls of `optimizer.step()` to record.
     """
-    groups = getattr(optimizer, "param_groups", [vars(optimizer)])
-    settings = {"name": type(optimizer).__name__, **keep_plain(groups[0])}
-    _Watch(model, optimizer, Recorder(path, describe(model) | {"optimizer": settings}, steps))
+    first, *further = getattr(optimizer, "param_groups", [vars(optimizer)])
+    settings = {"name": type(optimizer).__name__, **keep_plain(first)}
+    groups = {
+        name: {key: value for key, value in keep_plain(group).items() if value != first.get(key)}
+        for group in further
+        for name in _names_of(model, group)
+    }
+    _Watch(model, optimizer, Recorder(path, {**describe(model), "optimizer": settings, "groups": groups}, steps))
 
 
 def start_from(model: nn.Module, path: str | os.PathLike[str], mapping: dict[str, str] | None = None) -> None:
@@ -51,12 +56,13 @@ def start_from(model: nn.Module, path: str | os.PathLike[str], mapping: dict[str
 
 def describe(model: nn.Module) -> dict[str, Any]:
     """The framework and the layers' settings, as a record keeps them."""
+    names = {id(weight): name for name, weight in _weights(model)}
     return {
         "framework": f"PyTorch {torch.__version__.partition('+')[0]}",
         "layers": {
             name: {
                 "kind": type(layer).__name__,
-                "weights": {role: ".".join(filter(None, [name, role])) for role, _ in _weights(layer)},
+                "weights": {role: names[id(weight)] for role, weight in _weights(layer) if id(weight) in names},
                 **keep_plain({key: value for key, value in vars(layer).items() if not key.startswith("_")}),
             }
             for name, layer in _layers(model)
@@ -106,9 +112,9 @@ class _Watch(TorchFunctionMode):
         tensors = [*_tensors((args, kwargs))]
         if function is Tensor.backward:
             self.recorder.add("loss", "loss", _to_numpy(tensors[0]))
-        elif any(tensor.requires_grad for tensor in tensors):
+        elif any(tensor.requires_grad for tensor in tensors) and not self.recorder.has("gradients"):
             for tensor in tensors:
-                if tensor.ndim and not tensor.requires_grad:
+                if tensor.ndim and not tensor.requires_grad and not _counts_up(tensor):
                     self.recorder.add("batch", "target", _to_numpy(tensor))
         result = function(*args, **(kwargs or {}))
         if function is Tensor.backward:
@@ -119,10 +125,15 @@ class _Watch(TorchFunctionMode):
         if self.recorder.done:  # but something else has taken hold of this method meanwhile
             return self.own_step(*args, **kwargs)
         self.seeing.close()
-        self._add_gradients("clipped" if self.recorder.has("gradients") else "gradients")
-        for group in getattr(self.optimizer, "param_groups", [])[:1]:
-            self.recorder.add("learning_rate", "learning_rate", float(group["lr"]))
+        if not (args or kwargs):  # else the forward pass is still to come, in a closure
+            self._add_gradients("clipped" if self.recorder.has("gradients") else "gradients")
+        first, *further = getattr(self.optimizer, "param_groups", None) or [{}]
+        groups = [("learning_rate", first), *((name, of) for of in further for name in _names_of(self.model, of))]
+        rates = {name: float(group["lr"]) for name, group in groups if "lr" in group}
         result = self.own_step(*args, **kwargs)
+        self.seeing.close()
+        for name, rate in rates.items():
+            self.recorder.add("learning_rate", name, rate)
         self._add_weights("after")
         self.recorder.end()
         if self.recorder.done:
@@ -154,6 +165,18 @@ def _weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Parameters and buffers, in the order of the layers."""
     yield from module.named_parameters()
     yield from ((name, buffer) for name, buffer in module.named_buffers() if buffer.ndim)
+
+
+def _names_of(model: nn.Module, group: dict[str, Any]) -> list[str]:
+    """The names of an optimiser's group of weights."""
+    members = {id(weight) for weight in group["params"]}
+    return [name for name, weight in _weights(model) if id(weight) in members]
+
+
+def _counts_up(tensor: Tensor) -> bool:
+    """Whether a tensor is 0, 1, 2, … to 15 and on: it picks a number of each row, and is no target."""
+    is_of_numbers = tensor.ndim == 1 and len(tensor) > 15 and tensor.dtype == torch.int64
+    return is_of_numbers and torch.equal(tensor.cpu(), torch.arange(len(tensor)))
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -12,18 +12,20 @@ A record is an `.npz` or `.safetensors` file of arrays, named `step/checkpoint/n
 | `gradients`     | the loss's gradients by the weights' names, before any clipping; rows looked up twice are summed  |
 | `squares`       | the sum of the squares of each row's look-ups, where the program keeps look-ups apart             |
 | `clipped`       | the gradients as the optimiser got them, where that is something else                             |
-| `learning_rate` | the optimiser's, for this step                                                                    |
+| `learning_rate` | the optimiser's, for this step; by a weight's name where it has another                            |
 | `after`         | the weights and buffers after the step                                                            |
 
 All are optional but the first weights; what isn't there isn't compared. A further string `settings` may hold JSON:
-`framework`, the `optimizer`'s settings, and each layer's, with the full names of its weights (`pytorch.py` and
-`keras.py` write them). So `np.savez("one.npz", **{"1/weights/dense": w, "1/loss": loss})` is a record.
+`framework`, the `optimizer`'s settings, in `groups` those that a weight has otherwise, by its name, and each layer's,
+with the full names of its weights (`pytorch.py` and `keras.py` write them). So
+`np.savez("one.npz", **{"1/weights/dense": w, "1/loss": loss})` is a record.
 """
 
 import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -55,18 +57,27 @@ class Record:
         """Each layer's `kind`, its settings, and its `weights`: their full names by their role."""
         return self.settings.get("layers", {})  # type: ignore[no-any-return]
 
+    def optimizer_of(self, weight: str) -> dict[str, Any]:
+        """The optimiser's settings for a weight, which may be of a group with some of its own."""
+        return self.settings.get("optimizer", {}) | self.settings.get("groups", {}).get(weight, {})  # type: ignore[no-any-return]
+
+    def rates_of(self, weight: str) -> list[float]:
+        """The learning rate for a weight in each step; none where they weren't recorded."""
+        rates = [step["learning_rate"].get(weight, step["learning_rate"].get("learning_rate")) for step in self.steps]
+        return [float(np.ravel(rate)[0]) for rate in rates if rate is not None]
+
     @property
     def is_pytorch(self) -> bool | None:
         """Whether weights are laid out as in PyTorch, (out, in), and not as in Keras, (in, out); None is unknown."""
         return {"PyTorch": True, "Keras": False}.get(str(self.settings.get("framework", "")).partition(" ")[0])
 
-    @property
+    @cached_property
     def tables(self) -> set[str]:
         """The weights whose rows are looked up."""
         embeddings = [layer for layer in self.layers.values() if layer["kind"].startswith("Embedding")]
         return {name for layer in embeddings for name in layer["weights"].values()}
 
-    @property
+    @cached_property
     def precision(self) -> str:
         """float64 where all weights are, else float32."""
         types = {str(weight.dtype) for weight in self.steps[0]["weights"].values() if weight.dtype.kind == "f"}
@@ -84,6 +95,8 @@ class Recorder:
 
     def __init__(self, path: str | os.PathLike[str], settings: dict[str, Any], steps: int) -> None:
         self.path, self.settings, self.steps = Path(path), settings, steps
+        if not self.path.parent.is_dir():
+            raise RecordError(f"{self.path.parent} is no folder: the record can't be written there")
         self._arrays: dict[str, Array] = {}
         self._step: dict[str, Array] = {}
         self._done = 0
@@ -166,12 +179,34 @@ def read_record(path: Path) -> Record:
             known = ", ".join(CHECKPOINTS)
             raise RecordError(f"{path}: {key!r} isn't step/checkpoint/name with a checkpoint of {known}")
         of_step = steps.setdefault(int(number), {name: {} for name in CHECKPOINTS})
-        of_step[checkpoint][name or checkpoint] = array.astype(np.uint8) if array.dtype == bool else array
+        if array.dtype.kind not in "fiub":
+            raise RecordError(f"{path}: {key!r} holds {array.dtype}, not numbers")
+        numbers = array.astype(np.uint8) if array.dtype == bool else array
+        of_step[checkpoint][name or checkpoint] = np.atleast_1d(numbers) if checkpoint == "batch" else numbers
     if sorted(steps) != [*range(1, len(steps) + 1)] or not steps:
         raise RecordError(f"{path}: steps are counted 1, 2, …; found {sorted(steps) or 'none'}")
     if not steps[1]["weights"]:
         raise RecordError(f"{path}: no weights before the first step (1/weights/…)")
-    return Record([steps[number] for number in sorted(steps)], settings)
+    for place, step in steps.items():
+        for checkpoint in ("gradients", "squares", "clipped", "after"):
+            for name, array in step[checkpoint].items():
+                if name not in step["weights"] or array.shape != step["weights"][name].shape:
+                    raise RecordError(
+                        f"{path}: '{place}/{checkpoint}/{name}' {array.shape} isn't as a weight before it"
+                    )
+        step["loss"] = {name: array for name, array in step["loss"].items() if array.size}
+    return Record([steps[number] for number in sorted(steps)], _complete(path, settings))
+
+
+def _complete(path: Path, settings: Any) -> dict[str, Any]:
+    """The settings, in which each layer has its kind and its weights."""
+    try:
+        layers = {name: {"kind": "", "weights": {}} | layer for name, layer in settings.get("layers", {}).items()}
+        return {**settings, "layers": layers, "optimizer": {**settings.get("optimizer", {})}}
+    except (AttributeError, TypeError) as error:
+        raise RecordError(
+            f"{path}: its settings are no object with objects for the optimizer and each layer"
+        ) from error
 
 
 def _read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:

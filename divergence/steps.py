@@ -31,6 +31,8 @@ EACH, ALL, NUMBERS = "each tensor to norm ", "all together to norm ", "each numb
 CLIPPINGS = {"clipnorm": EACH, "global_clipnorm": ALL, "clipvalue": NUMBERS}
 """By Keras's names."""
 NOT_TRAINED: Mixture = (("optimiser", "none (not trained)"),)
+NAMED = "SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "SparseAdam"
+"""The frameworks' optimisers that have a formula here."""
 EPSILON, DECAY, RATE = "ε", "weight decay", "learning rate"
 REPEATED, UNUSED, OF_STEPS = "repeated rows", "rows not looked up", "momentum of"
 """Parts; the last two are open where each step looks up all rows, as of a dense layer, and where the rate stays."""
@@ -79,11 +81,10 @@ def _explain(name: str, record: Record, hints: set[Hint]) -> Iterator[Mixture]:
         return [np.asarray(array, dtype=float).ravel()[chosen] for array in arrays]
 
     before, after = (sample([step[kind][name] for step in record.steps]) for kind in ("weights", "after"))
-    recorded = [step["learning_rate"].get("learning_rate") for step in record.steps]
-    rates = [float(rate) for rate in recorded if rate is not None]
+    rates = record.rates_of(name)
     for clipping, *clipped in _clipped(name, record, hints):
         gradients, squares, rows = (arrays and sample(arrays) for arrays in (*clipped, looked_up))
-        for mixture, rule in _mixtures(record, hints, squares, rows):
+        for mixture, rule in _mixtures(name, record, hints, squares, rows):
             with np.errstate(all="ignore"):  # a wrong formula may take the root of what is below zero
                 steps = rule(gradients, rates or [1.0] * len(before), weights=before)
             rate = 1.0 if rates else _find_rate(steps[0], before[0] - after[0])
@@ -136,7 +137,11 @@ def _clipped(name: str, record: Record, hints: set[Hint]) -> Iterator[tuple[str,
             is_known = True
             yield words, used, None
     if any(step["clipped"] for step in record.steps) and not is_known:
-        yield "the optimiser got other gradients than the loss gave", used, None
+        yield (
+            "unknown: the optimiser got other gradients than the loss gave (scaled, or of several batches)",
+            used,
+            None,
+        )
 
 
 def _clip(step: Step, name: str, way: str, limit: float, apart: bool) -> tuple[Array, Array | None]:
@@ -152,10 +157,10 @@ def _clip(step: Step, name: str, way: str, limit: float, apart: bool) -> tuple[A
 
 
 def _mixtures(
-    record: Record, hints: set[Hint], squares: Arrays | None, looked_up: Arrays | None
+    name: str, record: Record, hints: set[Hint], squares: Arrays | None, looked_up: Arrays | None
 ) -> Iterator[tuple[Mixture, Callable[..., list[Array]]]]:
     """Each optimiser with each mixture of its options: in words, and as a function of gradients, rates and weights."""
-    for optimiser, (rule, options) in _optimisers(record, hints, squares, looked_up).items():
+    for optimiser, (rule, options) in _optimisers(name, record, hints, squares, looked_up).items():
         for words in itertools.product(*options.values()):
             arguments: dict[str, Any] = {}
             for part, word in zip(options, words, strict=True):
@@ -164,10 +169,10 @@ def _mixtures(
 
 
 def _optimisers(
-    record: Record, hints: set[Hint], squares: Arrays | None, looked_up: Arrays | None
+    name: str, record: Record, hints: set[Hint], squares: Arrays | None, looked_up: Arrays | None
 ) -> dict[str, tuple[Callable[..., Array], Options]]:
     """The optimisers and their options."""
-    settings = record.settings.get("optimizer", {})
+    settings = record.optimizer_of(name)
     settings = settings | dict(zip(("beta_1", "beta_2"), settings.get("betas", []), strict=False))
 
     def numbers(names: str, *usual: float, cast: bool = False) -> list[float]:
@@ -244,8 +249,14 @@ def differing_parts(
         here, there = ([float(rate) for rate in words.split(", ")] for words in both)
         return len(here) == len(there) and np.allclose(here, there, rtol=1e-5, atol=0)
 
+    def unusual(parts: list[tuple[str, str, str]]) -> int:
+        """In how many programs ε would be where their framework doesn't put it."""
+        usual = ["after" if record.is_pytorch else "before" for record in records]
+        places = [both for part, *both in parts if part == EPSILON and "bias correction" in both[0]]
+        return sum(place not in words for both in places for words, place in zip(both, usual, strict=True))
+
     found = (differing(dict(a), dict(b)) for a, b in itertools.product(one, other))
-    return min(found, key=lambda parts: (len(parts), unstated(parts), len(str(parts)), parts))
+    return min(found, key=lambda parts: (len(parts), unstated(parts), unusual(parts), len(str(parts)), parts))
 
 
 def describe_mixtures(mixtures: set[Mixture], precision: str, looks_up: bool) -> str:
@@ -253,11 +264,11 @@ def describe_mixtures(mixtures: set[Mixture], precision: str, looks_up: bool) ->
 
     What becomes of rows is said only where a program `looks_up` some.
     """
-    values: dict[str, set[str]] = {}
-    for part, value in itertools.chain(*mixtures):
-        if not looks_up and part in (REPEATED, UNUSED):
-            continue
-        values.setdefault(part, set()).add(value)
+    values = {
+        part: {dict(mixture)[part] for mixture in mixtures}
+        for part, _ in next(iter(mixtures))
+        if all(part in dict(mixture) for mixture in mixtures) and (looks_up or part not in (REPEATED, UNUSED))
+    }
     told = ", ".join(f"{part} {next(iter(found))}" for part, found in values.items() if len(found) == 1)
     open_parts = ", ".join(part for part, found in values.items() if len(found) > 1 and part not in (UNUSED, OF_STEPS))
     return told + (f"; can't be told apart in {precision}: {open_parts}" if open_parts else "")

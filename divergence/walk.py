@@ -71,7 +71,7 @@ def walk(comparison: Comparison) -> Walk:
                 verdict = "agree"
             elif checkpoint == "batch" or (step, checkpoint) == (1, "weights"):
                 verdict = "chance"
-            elif upstream or checkpoint == "weights":
+            elif upstream or (checkpoint == "weights" and not find.both_change_weights(claims)):
                 verdict = "inherited"
             elif checkpoint == "loss" and joined:
                 verdict = "agree"
@@ -81,16 +81,20 @@ def walk(comparison: Comparison) -> Walk:
             elif checkpoint == "output" and (remark := find.transformed_output(comparison, step, claims)):
                 verdict, differing = "agree", []
                 remarks.append(remark)
+            elif checkpoint == "gradients" and (remark := find.near_gradients(comparison, step, unexplained)):
+                verdict = "agree"
+                remarks.append(remark)
             else:
                 verdict = "own"
                 findings += find.difference(comparison, step, checkpoint, unexplained)
             largest = max(differences.values(), default=0.0)
             rows.append(Row(step, checkpoint, len(differences), len(differing), largest, verdict))
-            upstream |= bool(differing)
+            upstream |= bool(differing) or verdict == "own"
         weights_differ |= upstream
+    remarks += find.unknown_in_both(claims, mixtures, {row.checkpoint for row in rows if row.differ})
     order = [*LABELS]
     findings.sort(key=lambda finding: (finding.step, order.index(finding.checkpoint)))
-    shared = set.intersection(*common.values()) if common else set()
+    shared = set.intersection(*common.values()) if common and all(map(any, mixtures.values())) else set()
     steps_agree = shared and not any(finding.checkpoint == "after" for finding in findings)
     looks_up = any(record.tables for record in comparison.records)
     step_of_both = describe_mixtures(shared, comparison.precision, looks_up) if steps_agree else None

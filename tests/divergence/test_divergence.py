@@ -47,6 +47,18 @@ class Network(nn.Module):
         return output
 
 
+class Logits(Network):
+    """One number of a layer that is its last."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        del self.after
+
+    def forward(self, rows: Tensor, numbers: Tensor) -> Tensor:
+        output: Tensor = self.last(self.hidden(self.first(torch.cat([self.table(rows), numbers], dim=1))))
+        return output
+
+
 class Rows(nn.Module):
     """Looks up a vector and lets two ReLUs judge it, which are often both dead; two norms of different ε."""
 
@@ -94,6 +106,7 @@ class Program:
     penalty: Callable[[Any], Any] = lambda _: 0.0
     target: Callable[[np.random.Generator], Tensor] = classes
     clip: Callable[[list[nn.Parameter]], object] = lambda _: None
+    after: Callable[[Any], object] = nothing
     clears: bool = True
     scale: float = 1.0
     shift: int = 0
@@ -119,6 +132,7 @@ class Program:
                 loss.backward()
                 self.clip([*model.parameters()])
                 optimizer.step()
+                self.after(model)
         finally:
             torch.set_default_dtype(torch.float32)
         return path
@@ -156,6 +170,17 @@ def without_biases(model: nn.Module) -> Any:
     kernels = [weight for weight in model.parameters() if weight.ndim > 1]
     biases = [weight for weight in model.parameters() if weight.ndim < 2]
     return torch.optim.SGD([{"params": kernels, "weight_decay": 0.1}, {"params": biases, "weight_decay": 0.0}], 0.1)
+
+
+def in_groups(rate: float, rate_of_biases: float, *, biases_first: bool = False) -> Callable[[Any], Any]:
+    def make(model: nn.Module) -> Any:
+        groups = [
+            {"params": [weight for weight in model.parameters() if weight.ndim > 1], "lr": rate, "weight_decay": 0.1},
+            {"params": [weight for weight in model.parameters() if weight.ndim < 2], "lr": rate_of_biases},
+        ]
+        return torch.optim.AdamW(groups[:: -1 if biases_first else 1], weight_decay=0.0)
+
+    return make
 
 
 def batch_norm(**settings: Any) -> Callable[[], nn.Module]:
@@ -258,6 +283,10 @@ PAIRS = {
         FOUR_NUMBERS, {"loss": lambda y, t: functional.mse_loss(y, t) / 2},
         "loss", "the loss", "mean of the squared error", "mean of the halved squared error",
     ),
+    "three times": (
+        FOUR_NUMBERS, {"loss": lambda y, t: 3 * functional.mse_loss(y, t)},
+        "loss", "the loss", "mean of the squared error", "3 times the mean of the squared error",
+    ),
     "over the batch": (
         FOUR_NUMBERS, {"loss": lambda y, t: (y - t).square().sum(1).mean()},
         "loss", "the loss", "mean of the squared error",
@@ -317,6 +346,23 @@ PAIRS = {
     "an unknown optimiser": (
         {}, {"optimizer": adam(torch.optim.Adadelta)},
         "after", "the formula, for all weights", "a known formula", "no known formula explains it",
+    ),
+    "rates of groups": (
+        {"optimizer": in_groups(0.1, 0.01)}, {"optimizer": in_groups(0.1, 0.003), "seed": 1},
+        "after", "learning rate, for first.bias, last.bias", "0.01", "0.003",
+    ),
+    "rates of an unknown optimiser": (
+        {"optimizer": adam(torch.optim.Adamax)}, {"optimizer": adam(torch.optim.Adamax, lr=0.2), "seed": 1},
+        "after", "learning rate", "0.01", "0.2",
+    ),
+    "two unknown optimisers": (
+        {"optimizer": adam(torch.optim.Adamax)}, {"optimizer": adam(torch.optim.NAdam), "seed": 1},
+        "after", "the optimiser", "Adamax", "NAdam",
+    ),
+    "weights that something else changes": (
+        {}, {"after": lambda model: [weight.data.clamp_(-0.1, 0.1) for weight in model.first.parameters()]},
+        "after", "what changes the weights, for first.weight, first.bias",
+        "the optimiser alone", "something else, after its step",
     ),
     "amsgrad": (
         {"optimizer": adam()}, {"optimizer": adam(amsgrad=True)},
@@ -491,6 +537,10 @@ def test_a_program_without_an_adapter_writes_its_own_record(tmp_path: Path) -> N
         ({"1/weight/w": np.ones(2)}, "with a checkpoint of weights, batch"),
         ({"2/weights/w": np.ones(2)}, "steps are counted 1, 2"),
         ({"1/loss": np.ones(())}, "no weights before the first step"),
+        ({"1/weights/w": np.array(["a"])}, "holds <U1, not numbers"),
+        ({"1/weights/w": np.ones(2), "1/after/w": np.ones(3)}, "'1/after/w' (3,) isn't as a weight before it"),
+        ({"1/weights/w": np.ones(2), "1/clipped/v": np.ones(2)}, "'1/clipped/v' (2,) isn't as a weight before it"),
+        ({"1/weights/w": np.ones(2), "settings": np.array('{"layers": [1]}')}, "its settings are no object"),
     ],
 )
 def test_what_is_no_record_is_named(
@@ -544,6 +594,101 @@ def test_a_mapping_of_two_shapes_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(RecordError, match=r"the mapping pairs first\.weight \(30, 10\) with last\.weight \(4, 30\)"):
         Comparison.read(path, path, {"first.weight": "last.weight"})
+
+
+def test_groups_of_weights_in_another_order_raise_no_alarm(tmp_path: Path) -> None:
+    one, other = (Program(optimizer=in_groups(0.1, 0.01, biases_first=first)) for first in (True, False))
+    found = compare(one, replace(other, seed=3), tmp_path)
+
+    assert found.findings == []
+    assert not found.remarks
+
+
+def test_tied_weights_are_one(tmp_path: Path) -> None:
+    def tie(model: Any) -> None:
+        model.hidden[0].weight = model.hidden[1].weight
+
+    tied = Program(lambda: Network(hidden=nn.Sequential(nn.Linear(30, 30), nn.Linear(30, 30))), prepare=tie)
+
+    assert compare(tied, replace(tied, seed=3), tmp_path).findings == []
+
+
+def test_a_step_with_a_closure_is_a_step(tmp_path: Path) -> None:
+    def train(path: Path, with_closure: bool) -> Path:
+        torch.manual_seed(0)
+        model, inputs, target = nn.Linear(4, 1), torch.randn(32, 4), torch.randn(32, 1)
+        optimizer = torch.optim.Adam(model.parameters())
+        record(model, optimizer, path)
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = functional.mse_loss(model(inputs), target)
+            loss.backward()
+            return loss
+
+        for _ in range(4):
+            if with_closure:
+                optimizer.step(closure)
+            else:
+                closure()
+                optimizer.step()
+        return path
+
+    found = walk(Comparison.read(train(tmp_path / "one.npz", True), train(tmp_path / "other.npz", False)))
+    assert {row.verdict for row in found.rows} == {"agree"}
+
+
+def test_another_optimizer_beside_the_recorded_one_steps_as_ever(tmp_path: Path) -> None:
+    """Its sparse gradients pass by while the loss's target is looked for; its weights aren't the other's."""
+    table, last = nn.Embedding(20, 4, sparse=True), nn.Linear(4, 1)
+    model = nn.Sequential(table, last)
+    sparse, dense = torch.optim.SparseAdam(table.parameters()), torch.optim.SGD(last.parameters(), 0.1)
+    record(model, dense, tmp_path / "one.npz")
+    for _ in range(4):
+        functional.mse_loss(model(torch.arange(10)), torch.ones(10, 1)).backward()
+        sparse.step()
+        dense.step()
+        dense.zero_grad()
+        sparse.zero_grad()
+
+    assert len(read_record(tmp_path / "one.npz").steps) == 3
+
+
+def test_round_off_before_a_batch_norm_is_no_difference(tmp_path: Path) -> None:
+    """A convolution's bias gets a gradient that would be zero; in another layout its round-off is another."""
+
+    def train(path: Path, layout: torch.memory_format) -> Path:
+        torch.manual_seed(0)
+        layers = [nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 32, 3), nn.BatchNorm2d(32)]
+        model = nn.Sequential(*layers, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, CLASSES))
+        model = model.to(memory_format=layout)  # type: ignore[call-overload]
+        optimizer = torch.optim.SGD(model.parameters(), 0.01)
+        record(model, optimizer, path)
+        for _ in range(4):
+            images, target = torch.randn(BATCH, 3, 16, 16).to(memory_format=layout), torch.randint(CLASSES, (BATCH,))
+            optimizer.zero_grad()
+            cross_entropy(model(images), target).backward()
+            optimizer.step()
+        return path
+
+    layouts = {"one.npz": torch.contiguous_format, "other.npz": torch.channels_last}
+    one, other = (train(tmp_path / name, layout) for name, layout in layouts.items())
+
+    assert walk(Comparison.read(one, other)).findings == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_logits_between_0_and_1_are_no_probabilities(seed: int, tmp_path: Path) -> None:
+    """The last layer, which has no sigmoid, says so."""
+
+    def prepare(model: Any) -> None:
+        nn.init.normal_(model.last.weight, 0, 0.01)
+        nn.init.constant_(model.last.bias, 0.5)
+
+    logits = replace(ONE_NUMBER, prepare=prepare, loss=functional.binary_cross_entropy_with_logits, seed=seed)
+    sigmoid = replace(logits, network=lambda: Network(1, after=nn.Sigmoid()), loss=functional.binary_cross_entropy)
+
+    assert compare(replace(logits, network=Logits), sigmoid, tmp_path).findings == []
 
 
 def test_buffers_of_truth_values_and_of_nothing_are_no_difference(tmp_path: Path) -> None:
