@@ -5,7 +5,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from divergence import keras as in_keras
 from divergence import pytorch as in_pytorch
 from divergence.comparison import Comparison
-from divergence.record import read_record
+from divergence.record import RecordError, read_record
 from divergence.walk import Walk, walk
 from stages.engines.keras import set_precision
 from tests.project import ROOT
@@ -219,6 +219,49 @@ def test_a_model_that_cannot_be_recorded_yet_is_refused(tmp_path: Path) -> None:
         in_keras.record(model, tmp_path / "k.npz")
 
 
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize(("loss", "units"), [("sparse_categorical_crossentropy", 3), ("binary_crossentropy", 1)])
+def test_logits_where_probabilities_are_expected_are_told(
+    loss: str, units: int, precision: Literal["float32", "float64"], tmp_path: Path
+) -> None:
+    set_precision(precision)
+    squashing = "softmax" if units > 1 else "sigmoid"
+    for name, activation in (("logits.npz", None), ("right.npz", squashing)):
+        keras.utils.set_random_seed(1)
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(units, activation)])
+        model.compile("sgd", loss)
+        in_keras.record(model, tmp_path / name)
+        model.fit(TARGETS, (ROWS % 3 if units > 1 else ROWS % 2), BATCH, shuffle=False, verbose=0)
+    found = compare(tmp_path / "logits.npz", tmp_path / "right.npz")
+
+    (of_loss,) = (finding for finding in found.findings if finding.checkpoint == "loss")
+    assert of_loss.one.endswith("logits where probabilities are expected")
+    assert of_loss.other == f"mean of the {'' if units > 1 else 'binary '}cross-entropy"
+
+
+def test_a_square_layer_is_transposed_whatever_its_name(tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, name="embedding_projection")])
+    model.compile("sgd", "mse")
+    in_keras.record(model, tmp_path / "k.npz")
+    kernel = np.array(model.layers[0].kernel)
+    model.fit(np.ones((64, 4)), np.ones((64, 4)), BATCH, verbose=0)
+    port = nn.Linear(4, 4).double()
+    in_pytorch.start_from(port, tmp_path / "k.npz")
+
+    np.testing.assert_array_equal(port.weight.detach().numpy(), kernel.T)
+
+
+def test_a_recurrent_layer_of_the_other_framework_is_not_taken_over(tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input((5, 4)), keras.layers.GRU(3, use_bias=False), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    in_keras.record(model, tmp_path / "k.npz")
+    model.fit(np.ones((64, 5, 4)), np.ones((64, 1)), BATCH, verbose=0)
+    port = nn.ModuleDict({"gru": nn.GRU(4, 3, bias=False), "dense": nn.Linear(3, 1)})
+
+    with pytest.raises(RecordError, match=r"GRU: PyTorch keeps two biases .* set such a network's weights by hand"):
+        in_pytorch.start_from(port, tmp_path / "k.npz")
+
+
 class Halved(torch.optim.SGD):
     """Its learning rate is halved after each step."""
 
@@ -328,6 +371,6 @@ def test_all_of_this_holds_on_the_torch_backend_too() -> None:
         "no:cacheprovider",
         __file__,
         "-k",
-        "agrees or changes or batch",
+        "agrees or changes or batch or logits",
     ]
     subprocess.run(["env", "KERAS_BACKEND=torch", *command], cwd=ROOT, check=True, timeout=300)
