@@ -67,7 +67,6 @@ def collect_claims(comparison: Comparison) -> Iterator[Claim]:
     yield from _batches(comparison)
     yield from _layers(comparison)
     yield from _changes(comparison)
-    yield from _optimizers(comparison)
     recorded = all(record.steps[0]["loss"] for record in comparison.records)
     if recorded and not all(_losses_agree(comparison, step) for step in comparison.steps):
         yield "loss", "the loss", "", *complete_losses(comparison.one, comparison.other)
@@ -257,6 +256,8 @@ def steps(comparison: Comparison, mixtures: Mixtures) -> Iterator[Finding]:
         elif bool(one) != bool(other) and differences[label] > comparison.tolerance("after"):
             here, there = ("a known formula" if found else "no known formula explains it" for found in (one, other))
             groups["the formula", here, there].append(label)
+    if any(not any(both) and differences[label] > comparison.tolerance("after") for label, both in mixtures.items()):
+        yield from disagreements(_optimizers(comparison))
     by = f"by {len(comparison.steps)} steps of weights and gradients, each program's own, in {comparison.precision}"
     for (part, here, there), labels in sorted(groups.items(), key=lambda group: group[0][0] == "the formula"):
         is_place = part == EPSILON and here.split()[0] == there.split()[0]

@@ -94,7 +94,7 @@ def walk(comparison: Comparison) -> Walk:
     remarks += find.unknown_in_both(claims, mixtures, {row.checkpoint for row in rows if row.differ})
     order = [*LABELS]
     findings.sort(key=lambda finding: (finding.step, order.index(finding.checkpoint)))
-    shared = set.intersection(*common.values()) if common and all(map(any, mixtures.values())) else set()
+    shared = set.intersection(*common.values()) if common and len(common) == len(mixtures) else set()
     steps_agree = shared and not any(finding.checkpoint == "after" for finding in findings)
     looks_up = any(record.tables for record in comparison.records)
     step_of_both = describe_mixtures(shared, comparison.precision, looks_up) if steps_agree else None
