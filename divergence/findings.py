@@ -189,8 +189,9 @@ def _optimizers(comparison: Comparison) -> Iterator[Claim]:
     one, other = (record.settings.get("optimizer", {}) for record in comparison.records)
     names = one.get("name", ""), other.get("name", "")
     if all(names) and not {*names} & {*NAMED}:
-        yield "after", "the optimiser", "", {names[0]: ""}, {names[1]: ""}
-        if names[0] == names[1]:
+        if names[0].casefold() != names[1].casefold():  # Keras's Nadam is PyTorch's NAdam
+            yield "after", "the optimiser", "", {names[0]: ""}, {names[1]: ""}
+        else:
             rates = [dict.fromkeys(f"{rate:.7g}" for rate in record.rates_of("")) for record in comparison.records]
             here, there = ({", ".join(of): ""} if of else {} for of in rates)
             yield "after", RATE, "", here, there
