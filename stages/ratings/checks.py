@@ -162,11 +162,13 @@ class _Ids(_Column):
             texts = [self.texts.get(code, str(code)) for code in codes.tolist()]
             plain = [text.strip(" \t") for text in texts]
             ids = pa.array([*map(int, plain)] if all(map(_is_plain, plain)) else texts)
-        encoded = ids.dictionary_encode()  # where blanks are around it, a number may be there twice
-        ascending = pc.sort_indices(encoded.dictionary)
-        places = np.argsort(ascending).astype(np.int32)[encoded.indices]
+        if pa.types.is_integer(ids.type):
+            ids, places = np.unique(ids, return_inverse=True)  # where blanks are around it, a number may be there twice
+        else:
+            ascending = pc.sort_indices(ids)
+            ids, places = ids.take(ascending), np.argsort(ascending)
         ends = np.cumsum([len(piece) for piece in self.pieces])
-        return np.split(places[numbers], ends[:-1]), encoded.dictionary.take(ascending)
+        return np.split(places.astype(np.int32)[numbers], ends[:-1]), pa.array(ids)
 
 
 class Check:
