@@ -35,8 +35,14 @@ class Pieces:
 
 
 def read_pieces(path: Path, engine: Engine) -> Pieces:
-    """Read the ratings where the engine keeps them."""
+    """Read the ratings where the engine keeps them.
+
+    Raises:
+        StageError: the file is missing, damaged or empty.
+    """
     groups = np.array_split(np.arange(count_groups(path)), engine.part_count)
+    if not len(groups[0]):
+        raise StageError(f"{path} has no ratings; run: dvc repro")
     kept = engine.starmap(_read_piece, ((path, some.tolist()) for some in groups if len(some)), returns=2)
     pieces, shapes = zip(*kept, strict=True)
     sizes, user_counts, book_counts = zip(*map(engine.get, shapes), strict=True)

@@ -82,9 +82,9 @@ class TorchTrainer:
         self.model = build_model(params, training).to(self.device)
         optimizer = AdamByConventions(self.model.parameters(), params.train.learning_rate, adam_conventions(params))
         if workers is None:
-            self.optimizer = accelerate(self.model, optimizer)  # without it: the same, slower
+            self.optimizer = accelerate(self.model, optimizer)  # the same Adam, faster
         else:
-            self.optimizer = share_gradients(self.model, optimizer, workers)
+            self.optimizer = share_gradients(self.model, optimizer, workers)  # of several machines
 
     def describe(self) -> str:
         """The framework, its version and the device that trains."""
@@ -112,7 +112,7 @@ class TorchTrainer:
         return sum(squares) / len(rows)
 
     def make_batches(self, rows: Ratings, size: int) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Batches of books, users and stars, each (batch,), on the device that trains."""
+        """Batches of books, users and stars, each (batch,), on the device that trains: all rows fit there at once."""
         books, users = (torch.tensor(column, device=self.device).long() for column in (rows.books, rows.users))
         stars = torch.tensor(rows.stars, device=self.device).to(self.model.book_embedding.weight.dtype)
         return list(zip(books.split(size), users.split(size), stars.split(size), strict=True))

@@ -33,12 +33,17 @@ OWN_CLUSTER = {
 
 ADVICE = {
     "AuthenticationError": "RAY_AUTH_TOKEN or ~/.ray/auth_token must hold the cluster's token",
+    "LocalRayletDiedError": "one of its own processes was killed, most often as a machine's memory was full",
+    "WorkerCrashedError": "a worker was killed again and again, most often as a machine's memory was full",
     "ConnectionError": "no cluster that takes the token in RAY_AUTH_TOKEN or ~/.ray/auth_token; is it up (ray start)?",
     "ObjectStoreFullError": "its object store is full; ray start --object-store-memory gives it more",
     "OutOfDiskError": "its object store is full, and so is the disk on which it goes on",
     "OutOfMemoryError": "a machine's memory is full; fewer ray.workers take less to train, smaller files to read",
 }
 """What to do, by Ray's names of errors."""
+
+LONGEST_FOLDER = 15
+"""Characters of the folder for temporary files: Ray adds nearly 90, and a socket's path may have 107."""
 
 STAGES = Path(__file__).parents[1]
 
@@ -108,9 +113,10 @@ def connect(params: Params, processors: int = 1) -> Iterator[Any]:
         StageError: Ray isn't installed, no cluster answers at the address, it is too small, or something ends in it.
     """
     os.environ.update(RAY_AUTH_MODE="token", RAY_USAGE_STATS_ENABLED="0", RAY_NUM_REDIS_GET_RETRIES="1")
-    with _folder() as folder:
+    is_own = params.ray.address == "local"
+    with _folder() if is_own else contextlib.nullcontext() as folder:
         options: dict[str, Any] = {"address": params.ray.address}
-        if params.ray.address == "local":
+        if is_own:
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # Ray reads it once in a process
             os.environ.update(OWN_CLUSTER)
             options |= {"num_cpus": params.ray.workers * processors, "include_dashboard": False, "_temp_dir": folder}
@@ -148,6 +154,8 @@ def _join(ray: Any, options: dict[str, Any]) -> None:
             socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(**options, runtime_env=code, logging_level="ERROR", log_to_driver=False)
     except (OSError, OverflowError, RuntimeError, ValueError) as error:  # such as a cluster of another version
+        if "_temp_dir" in options:
+            raise StageError(f"Ray's own cluster doesn't start: {shorten(str(error), 300)}") from error
         raise ConnectionError(str(error)) from error
     stop_on_signals()  # Ray has put its own way of stopping in place
     last_acts.append(_end_descendants)
@@ -171,8 +179,8 @@ def require_processors(ray: Any, params: Params, processors: int) -> None:
     there = int(ray.cluster_resources().get("CPU", 0))
     if there < params.ray.workers * processors:
         raise StageError(
-            f"params.yaml: ray.workers is {params.ray.workers}, each with {processors} processors; "
-            f"the cluster at {params.ray.address} has {there} in all"
+            f"params.yaml: ray.workers is {params.ray.workers}, each with {processors} "
+            f"processor{'s' * (processors > 1)}; the cluster at {params.ray.address} has {there} in all"
         )
 
 
@@ -180,11 +188,15 @@ def require_processors(ray: Any, params: Params, processors: int) -> None:
 def _folder() -> Iterator[str]:
     """A folder for a cluster's logs and sockets, whose path must be short; those of killed stages are removed."""
     temporary = Path(tempfile.gettempdir())
+    if len(str(temporary)) > LONGEST_FOLDER:
+        temporary = Path("/tmp")  # noqa: S108, a folder of the process's own is made in it
     for abandoned in temporary.glob("ray-stage-*-*"):
         with contextlib.suppress(OSError, ValueError):
             try:
                 os.kill(int(abandoned.name.split("-")[2]), 0)
             except ProcessLookupError:
                 shutil.rmtree(abandoned, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=f"ray-stage-{os.getpid()}-", ignore_cleanup_errors=True) as folder:
+    prefix = f"ray-stage-{os.getpid()}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=temporary, ignore_cleanup_errors=True) as folder:
+        last_acts.append(lambda: shutil.rmtree(folder, ignore_errors=True))
         yield folder

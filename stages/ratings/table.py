@@ -131,5 +131,7 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
             yield file
     except FileNotFoundError as error:
         raise StageError(f"{path} is missing; run: dvc repro") from error
-    except pa.ArrowInvalid as error:
-        raise StageError(f"{path} is damaged ({error}); run: dvc repro") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, OSError) and error.errno:  # the file may be whole
+            raise
+        raise StageError(f"{path} is damaged ({' '.join(str(error).split())}); run: dvc repro") from error

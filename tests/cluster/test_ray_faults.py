@@ -174,6 +174,15 @@ def test_a_stopped_stage_ends_its_cluster(stopping: signal.Signals, project: Pat
     assert "Traceback" not in running.output
     assert not (project / LOSSES["train-torch"]).exists()
     assert not leftovers(project)
+    assert not [*Path("/tmp").glob(f"ray-stage-{running.process.pid}-*")]  # noqa: S108
+
+
+def test_a_long_folder_for_temporary_files_is_none_for_ray(project: Path, tmp_path: Path, start: Start) -> None:
+    """As a batch system's or macOS's: a socket's path may have 107 characters."""
+    folder = tmp_path / "a-folder-of-a-job"
+    folder.mkdir()
+    done = run(project, "env", f"TMPDIR={folder}", *stage_command(project, "train-torch"), check=False)
+    assert done.returncode == 0, done.stdout
 
 
 def test_a_killed_stage_ends_its_cluster_and_the_next_one_completes(

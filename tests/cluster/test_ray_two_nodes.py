@@ -140,7 +140,7 @@ def test_two_nodes_give_what_one_process_gives_and_one_lost_is_told(
     for pid in nodes.processes(nodes.other):
         os.kill(pid, signal.SIGKILL)
     assert running.process.wait(120) == 1
-    assert f"error: params.yaml: ray.workers is 2, each with 1 processors; the cluster at {HEAD}:{PORT} has 1" in (
+    assert f"error: params.yaml: ray.workers is 2, each with 1 processor; the cluster at {HEAD}:{PORT} has 1" in (
         running.output
     )
     assert "Traceback" not in running.output

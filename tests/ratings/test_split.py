@@ -200,6 +200,14 @@ def test_the_stage_refuses_a_table_that_is_not_there_or_another(
     write_table(pa.table({"user_id": [1]}), file)
     with pytest.raises(StageError, match="holds other columns than user, book, rating; run: dvc repro"):
         run_stage(tmp_path / "out", monkeypatch, file)
+    write_ratings(simulate(users=50, books=40, rows=0), file)
+    with pytest.raises(StageError, match="has no ratings; run: dvc repro"):
+        run_stage(tmp_path / "out", monkeypatch, file)
+    write_ratings(simulate(users=50, books=40, rows=1000), file)
+    content = file.read_bytes()
+    file.write_bytes(content[:1000] + bytes(500) + content[1500:])
+    with pytest.raises(StageError, match=r"is damaged \(.*\); run: dvc repro"):
+        run_stage(tmp_path / "out", monkeypatch, file)
     file.write_bytes(file.read_bytes()[:-9])
     with pytest.raises(StageError, match=r"is damaged \(.*\); run: dvc repro"):
         run_stage(tmp_path / "out", monkeypatch, file)
