@@ -128,7 +128,7 @@ def _stop(received: int, frame: FrameType | None) -> NoReturn:
     for path in [*temporary_files]:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
-    for act in last_acts:
+    for act in reversed(last_acts):
         with contextlib.suppress(Exception):
             act()
     message = f"\nstopped by {signal.Signals(received).name}; nothing half-written is left\n"
