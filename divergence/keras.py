@@ -123,11 +123,11 @@ class _Watch:
         }
         for variable in _variables(self.model):
             self.recorder.add(checkpoint, variable.path, _to_numpy(values.get(id(variable), variable)))
-        rate = optimizer._learning_rate
-        if checkpoint == "weights" and not isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        rate, count = optimizer._learning_rate, optimizer.iterations
+        if checkpoint == "weights" and isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+            self._add("learning_rate", "learning_rate", rate(values.get(id(count), count)))
+        elif checkpoint == "weights":
             self._add("learning_rate", "learning_rate", values.get(id(rate), rate))
-        elif checkpoint == "weights" and not values:
-            self._add("learning_rate", "learning_rate", optimizer.learning_rate)
 
     def _call(self, name: str, own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         output = own(*args, **kwargs)
