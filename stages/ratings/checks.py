@@ -195,9 +195,7 @@ class Check:
             labels: what messages call the three columns.
         """
         self._labels = labels
-        for number, fault in block.broken.items():
-            self._findings[path, unit, "", fault].append((1, [number], []))
-
+        self.refuse(block.broken, path, unit)
         users, books, ratings = *self._ids, _Column()
         texts, index = _distinct(block.columns[2])
         stars = np.empty(len(texts), np.float32)
@@ -224,6 +222,11 @@ class Check:
         users.pieces.append(rows["user"].to_numpy())
         books.pieces.append(rows["book"].to_numpy())
         self._stars.append(stars[rows["rating"].to_numpy()])
+
+    def refuse(self, broken: dict[int, str], path: Path, unit: str) -> None:
+        """Note what isn't a row: its number, and what is wrong."""
+        for number, fault in broken.items():
+            self._findings[path, unit, "", fault].append((1, [number], []))
 
     def pop_ratings(self) -> Ratings:
         """Give the rows away that were kept, numbered from 0; what they have in common remains here."""

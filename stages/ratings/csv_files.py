@@ -96,7 +96,7 @@ class CsvFile:
             except csv.Error:
                 broken[number] = UNCLOSED
                 continue
-            if self._are_rows(lines[begin + 1 : reader.line_num], places[-1]):
+            if self._are_rows(lines[begin + 1 : reader.line_num], places[-1:]):
                 broken[number] = SWALLOWING
             elif len(row) == self._width:
                 rows[number] = [row[place] for place in places]
@@ -107,10 +107,12 @@ class CsvFile:
                 broken[number] = f"with fewer than {self._width} fields" if whole else "cut off at the end of the file"
         return Block.of(rows, len(places), broken)
 
-    def _are_rows(self, lines: list[bytes], rating: int) -> bool:
+    def _are_rows(self, lines: list[bytes], rating: list[int]) -> bool:
         """Whether each of a row's further lines would be a row by itself, with a number where the rating is."""
         rows = [next(csv.reader([line.decode()], delimiter=self._delimiter), []) for line in lines]
-        return bool(rows) and all(len(row) == self._width and NUMBER.fullmatch(row[rating].strip()) for row in rows)
+        return bool(rows) and all(
+            len(row) == self._width and all(NUMBER.fullmatch(row[place].strip()) for place in rating) for row in rows
+        )
 
 
 def _replace_colons(chunk: Chunk) -> Chunk:

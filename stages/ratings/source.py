@@ -16,7 +16,7 @@ from stages.program.errors import StageError, list_names, shorten
 from stages.program.params import Prepare
 from stages.ratings.checks import NUMBER, Check, Source
 from stages.ratings.csv_files import CsvFile
-from stages.ratings.files import find_files, reader_of, recognise
+from stages.ratings.files import NOT_UTF_8, find_files, reader_of, recognise
 from stages.ratings.json_files import JsonArray, JsonLines
 from stages.ratings.parquet_files import ParquetFile
 from stages.ratings.table import Ratings
@@ -90,10 +90,15 @@ def _read(settings: Prepare, path: Path) -> tuple[tuple[Check, str], Ratings]:
         names = [name for name in columns.values() if name and file.names.count(name) == 1]
         one_user = [reader_of(path)] if settings.columns.user is None else []
         labels = ["the file's name"] * len(one_user) + [f"column {name!r}" for name in names]
-        if len(labels) == len(columns):
-            for block in itertools.islice(file.blocks(names), MAX_BLOCKS if problem else None):
+        are_found = len(labels) == len(columns)
+        blocks = file.blocks(names if are_found else [])
+        for block in itertools.islice(blocks, MAX_BLOCKS if problem else None):
+            if are_found:
                 users = [pa.repeat(user, len(block.numbers)) for user in one_user]
                 check.add(block._replace(columns=users + block.columns), path, file.unit, labels)
+            else:  # the encoding can be seen without the columns
+                not_utf_8 = {number: fault for number, fault in block.broken.items() if fault == NOT_UTF_8}
+                check.refuse(not_utf_8, path, file.unit)
     except DAMAGE as error:
         raise StageError(_explain(path, error)) from error
     rows = check.pop_ratings()
@@ -123,7 +128,7 @@ def _find_columns(file: AnyFile, settings: Prepare) -> tuple[dict[str, str | Non
         wrong.append(f"{'several columns' if count else 'no column'} {name!r} (prepare.columns.{role})")
     if not wrong:
         return found, ""
-    separated = f" (separated by {file.separator!r})" if file.separator else ""
+    separated = f" (separated by {file.separator!r})" if file.separator and len(file.names) > 1 else ""
     advice = f"known: {list_names(file.names)}{separated}"
     if separated and settings.header and any(NUMBER.fullmatch(name.replace(",", ".")) for name in file.names):
         example = "{user: 1, book: 2, rating: 3}"

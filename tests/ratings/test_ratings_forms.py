@@ -292,6 +292,13 @@ def test_one_message_says_all_that_a_file_needs(tmp_path: Path) -> None:
     assert "2 values off the scale 1 to 5: '0', '8' (lines 2, 3); prepare.rating_scale" in scale
 
 
+def test_the_encoding_is_seen_without_the_columns(tmp_path: Path) -> None:
+    file = write(tmp_path, {"b.csv": 'Käufer;Titel;Note\nJörg;"Auf\n";5\n'.encode("latin-1")})
+    names, encoding = refusal(file).splitlines()
+    assert "no column 'user_id'" in names
+    assert "2 lines not in UTF-8 (lines 1, 2); prepare.encoding: latin-1" in encoding
+
+
 def test_no_column_is_suggested_that_only_looks_alike(tmp_path: Path) -> None:
     file = write(tmp_path, {"b.csv": "Publisher,Year,Pages\nP,1999,7\n"})
     assert "did you mean" not in refusal(file, **named("user", "item", "stars"))
