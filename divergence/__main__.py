@@ -1,7 +1,8 @@
 """Where two programs part: `python -m divergence one.npz other.npz`.
 
 Compares the records of two training programs, prints where they part first, and which convention it is. The exit status
-is 0 where no convention differs, 1 where one does, 2 where the records can't be compared.
+is 0 where no convention differs, or only such as no setting changes; 1 where one does; 2 where the records can't be
+compared.
 """
 
 import argparse
@@ -42,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(describe(comparison, found), flush=True)
     except BrokenPipeError:  # its reader, as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 1 if found.findings else 0
+    return 1 if any(finding.has_setting for finding in found.findings) else 0
 
 
 def describe(comparison: Comparison, found: Walk) -> str:

@@ -21,6 +21,7 @@ TOLERANCE = {
     "float32": {"weights": 2e-6, "batch": 1e-6, "output": 5e-5, "loss": 2e-5, "gradients": 2e-4, "after": 1e-3},
 }
 """How far two arrays may be apart, of the largest number in them, and be taken for the same (`after`: of the step)."""
+NO_SETTING = "no setting in either framework, and hardly ever matters"
 FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "zero": np.zeros_like,
     "the softmax of {}": lambda x: softmax(x, axis=-1),
@@ -42,6 +43,11 @@ class Finding:
     one: str
     other: str
     evidence: list[str] = field(default_factory=list)
+
+    @property
+    def has_setting(self) -> bool:
+        """Whether either program can do as the other does."""
+        return not any(NO_SETTING in line for line in self.evidence)
 
     def __str__(self) -> str:
         return f"step {self.step}, {LABELS[self.checkpoint]}: {self.what}: {self.one} | {self.other}"

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from divergence.comparison import Comparison, Finding, align_channels, distance, relations, reshape
+from divergence.comparison import NO_SETTING, Comparison, Finding, align_channels, distance, relations, reshape
 from divergence.initialisers import NOTABLE, UNLIKELY, find_origins, likely, same_distribution, tell_apart
 from divergence.layers import CONVENTIONS, pair_layers
 from divergence.losses import PENALTY, complete_losses, find_groups
@@ -47,7 +47,6 @@ FROM_EQUAL = "only from equal weights and batches would a difference show"
 OUTSIDE = "something else, after its step"
 NEAR = 0.05
 """How far, of the largest number, gradients may be apart in float32 for a ReLU's corner."""
-NO_SETTING = "no setting in either framework, and hardly ever matters"
 
 
 def unpaired_weights(comparison: Comparison) -> Iterator[Finding]:

@@ -79,12 +79,9 @@ class _Watch:
         model.run_eagerly, model.train_function = True, None
         self._wrap(model, "train_step", self._train_step)
         self._wrap(model.optimizer, "apply", self._apply)
-        if keras.backend.backend() == "jax":  # inside its differentiated function there are no numbers to see
-            self._wrap(model, "_update_metrics_variables", self._update_metrics)
-        else:
-            self._wrap(model, "compute_loss", self._compute_loss)
-            for name, layer in _layers(model):
-                self._wrap(layer, "call", partial(self._call, name))
+        self._wrap(model, "compute_loss", self._compute_loss)
+        for name, layer in _layers(model):
+            self._wrap(layer, "call", partial(self._call, name))
 
     def _wrap(self, owner: Any, name: str, around: Callable[..., Any]) -> None:
         object.__setattr__(owner, name, partial(around, getattr(owner, name)))
@@ -131,7 +128,8 @@ class _Watch:
 
     def _call(self, name: str, own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         output = own(*args, **kwargs)
-        for kind, value in (("input", args), ("output", output)):
+        is_step = self.recorder.has("weights")  # else JAX only asks for shapes, or the model is evaluated
+        for kind, value in (("input", args), ("output", output)) if is_step else ():
             tensor = tree.flatten(value)[0] if args else None
             if keras.ops.is_tensor(tensor) and hasattr(tensor, "shape"):
                 self.recorder.add("layers", f"{name}:{kind}", _to_numpy(tensor))
@@ -139,16 +137,10 @@ class _Watch:
 
     def _compute_loss(self, own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         loss = own(*args, **kwargs)
-        self._add("output", "output", kwargs["y_pred"] if "y_pred" in kwargs else args[2])
-        self._add("loss", "loss", loss)
+        if self.recorder.has("weights"):
+            self._add("output", "output", kwargs["y_pred"] if "y_pred" in kwargs else args[2])
+            self._add("loss", "loss", loss)
         return loss
-
-    def _update_metrics(
-        self, own: Callable[..., Any], variables: Any, loss: Any, x: Any, y: Any, output: Any, *rest: Any
-    ) -> Any:
-        self._add("output", "output", output)
-        self._add("loss", "loss", loss)
-        return own(variables, loss, x, y, output, *rest)
 
     def _apply(self, own: Callable[..., Any], gradients: Any, variables: Any = None) -> Any:
         known = self.model.trainable_variables if variables is None else variables
@@ -183,4 +175,6 @@ def _variables(layer: keras.Layer) -> list[Any]:
 
 
 def _to_numpy(tensor: Any) -> Array:
+    if keras.ops.is_tensor(tensor):
+        tensor = keras.ops.stop_gradient(tensor)  # while JAX differentiates, only such a one has numbers
     return keras.ops.convert_to_numpy(tensor)  # type: ignore[no-any-return]

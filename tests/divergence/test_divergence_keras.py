@@ -1,5 +1,6 @@
 """A Keras program and its PyTorch port: what both record, and the conventions that only such a pair differs in."""
 
+import importlib.util
 import subprocess
 import sys
 import warnings
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from divergence import keras as in_keras
 from divergence import pytorch as in_pytorch
+from divergence.__main__ import main
 from divergence.comparison import Comparison
 from divergence.record import RecordError, read_record
 from divergence.walk import Walk, walk
@@ -347,6 +349,17 @@ def test_batch_norms_conventions_are_told(tmp_path: Path) -> None:
     assert len(found) == 3
 
 
+def test_what_no_setting_changes_is_named_and_no_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = tmp_path / "t.npz", tmp_path / "k.npz"
+    train_keras(files[1], keras.optimizers.SGD(), keras_model())
+    norm = nn.BatchNorm2d(5, eps=0.001, momentum=0.01)
+    train_torch(*files, lambda p: torch.optim.SGD(p, 0.01), Port(norm, like_keras))
+
+    assert main([*map(str, files)]) == 0
+    assert "running variance, for norm" in (shown := capsys.readouterr().out)
+    assert "no setting in either framework" in shown
+
+
 def test_padding_rows_that_learn_are_told(tmp_path: Path) -> None:
     train_keras(tmp_path / "k.npz", keras.optimizers.SGD(), keras_model(norm=False, padded=True))
     train_torch(
@@ -359,7 +372,10 @@ def test_padding_rows_that_learn_are_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_all_of_this_holds_on_the_torch_backend_too() -> None:
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_all_of_this_holds_on_another_backend_too(backend: str) -> None:
+    if not importlib.util.find_spec(backend):
+        pytest.skip(f"{backend} isn't installed")
     command = [
         sys.executable,
         "-m",
@@ -373,4 +389,4 @@ def test_all_of_this_holds_on_the_torch_backend_too() -> None:
         "-k",
         "agrees or changes or batch or logits",
     ]
-    subprocess.run(["env", "KERAS_BACKEND=torch", *command], cwd=ROOT, check=True, timeout=300)
+    subprocess.run(["env", f"KERAS_BACKEND={backend}", "JAX_ENABLE_X64=1", *command], cwd=ROOT, check=True, timeout=300)
