@@ -154,7 +154,7 @@ def _join(ray: Any, options: dict[str, Any]) -> None:
             socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(**options, runtime_env=code, logging_level="ERROR", log_to_driver=False)
     except (OSError, OverflowError, RuntimeError, ValueError) as error:  # such as a cluster of another version
-        if "_temp_dir" in options:
+        if options["address"] == "local":
             raise StageError(f"Ray's own cluster doesn't start: {shorten(str(error), 300)}") from error
         raise ConnectionError(str(error)) from error
     stop_on_signals()  # Ray has put its own way of stopping in place

@@ -23,7 +23,7 @@ PARENT_POLL = 0.2
 temporary_files: set[Path] = set()
 """Files that are being written: a signal removes them."""
 last_acts: list[Callable[[], None]] = []
-"""What else a signal does, such as to end other processes."""
+"""What else a signal does, the latest first, such as to end other processes."""
 
 
 def run_stage(main: Callable[..., None]) -> NoReturn:
