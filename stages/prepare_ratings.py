@@ -133,7 +133,8 @@ def drop_until_enough(parts: list[Any], book_count: int, settings: Prepare, engi
 
 def report(path: str, prepared: Prepared) -> str:
     """What came in, what went out, and why any left."""
-    lines = [f"{path:<30}{'rows':>14}{'users':>14}{'books':>14}"]
+    title = path if len(path) <= 30 else f"{path}\n{'':<30}"
+    lines = [f"{title:<30}{'rows':>14}{'users':>14}{'books':>14}"]
     steps = [f"  {step.name:<28}{step.rows:>14,}{step.users:>14,}{step.books:>14,}" for step in prepared.steps]
     left_out = [f"    {f'left out: {reason}':<26}{count:>14,}" for reason, count in prepared.left_out.items()]
     lines += [steps[0], *left_out, *steps[1:]]
