@@ -13,11 +13,10 @@ import pytest
 
 from stages.engines.both import load_triton_first
 from stages.program.params import Params, load_params
-from stages.ratings.table import Ratings
 from stages.split import TEST, TRAIN, VALIDATION
 from tests.processes import Running, Start
-from tests.project import ROOT, commit, copy_project, dvc, edit_params
-from tests.samples import draw_parts, simulate
+from tests.project import ROOT, commit, copy_project, dvc, edit_params, keep_ratings
+from tests.samples import Parts, draw_parts, simulate
 
 load_triton_first()  # whatever order a test loads the frameworks in
 
@@ -74,7 +73,7 @@ def params() -> Params:
 
 
 @pytest.fixture(scope="session")
-def parts(params: Params) -> tuple[Ratings, Ratings, Ratings]:
+def parts(params: Params) -> Parts:
     """A small table's training, validation and test rows."""
     ratings = simulate(users=60, books=40, rows=1200)
     part, _ = draw_parts(ratings, params.split)
@@ -85,8 +84,7 @@ def parts(params: Params) -> tuple[Ratings, Ratings, Ratings]:
 def finished_small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with few ratings and two epochs, whose pipeline has run and was committed: not to be changed."""
     project = copy_project(tmp_path_factory.mktemp("small"))
-    sample = project / "data" / "sample.csv"
-    sample.write_bytes(b"".join(sample.read_bytes().splitlines(keepends=True)[:4000]))
+    keep_ratings(project, 4000)
     edit_params(project, "epochs: 5", "epochs: 2")
     (project / "dvc.lock").unlink()
     dvc(project, "repro")

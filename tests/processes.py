@@ -4,11 +4,16 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
+
+import pytest
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through Linux's /proc")
 
 
 @dataclass(frozen=True)

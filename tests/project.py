@@ -20,6 +20,14 @@ def run(cwd: Path, *command: str, check: bool = True) -> subprocess.CompletedPro
     return done
 
 
+def failure(cwd: Path, *command: str) -> str:
+    """What a command said that had to end with status 1, in words and without a traceback."""
+    done = run(cwd, *command, check=False)
+    assert done.returncode == 1, done.stdout
+    assert "Traceback" not in done.stdout, done.stdout
+    return done.stdout
+
+
 def dvc(cwd: Path, *arguments: str, check: bool = True) -> str:
     """What a DVC command printed."""
     return run(cwd, sys.executable, "-m", "dvc", *arguments, check=check).stdout
@@ -41,6 +49,17 @@ def copy_project(target: Path) -> Path:
     run(target, "git", "init", "--quiet", "--initial-branch", "main")
     commit(target, "Start")
     return target
+
+
+def clone_project(project: Path, target: Path) -> Path:
+    run(project, "git", "clone", "--quiet", str(project), str(target))
+    return target
+
+
+def keep_ratings(project: Path, lines: int) -> None:
+    """Leave only the first lines of the sample, the header's included, to save time."""
+    sample = project / "data" / "sample.csv"
+    sample.write_bytes(b"".join(sample.read_bytes().splitlines(keepends=True)[:lines]))
 
 
 def edit_params(project: Path, old: str, new: str) -> None:
@@ -94,3 +113,9 @@ def stage_command(project: Path, stage: str) -> list[str]:
     exec_, program, *arguments = command
     assert [exec_, program] == ["exec", "python"]
     return [sys.executable, *arguments]
+
+
+def run_stages(project: Path, *stages: str) -> None:
+    """Run stages as DVC would, but without it."""
+    for stage in stages:
+        run(project, *stage_command(project, stage))

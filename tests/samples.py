@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from numpy.typing import NDArray
 
 from stages.program.params import Params, Split
@@ -11,14 +12,23 @@ from tests.project import ROOT
 
 GOODBOOKS = ROOT.parent / "shared" / "goodbooks-10k" / "ratings.csv"
 
+quick = settings(
+    deadline=None, derandomize=True, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+"""How Hypothesis tries examples: the same ones each time."""
+
 needs_goodbooks = pytest.mark.skipif(not GOODBOOKS.exists(), reason="goodbooks-10k is not beside the project")
+
+
+Parts = tuple[Ratings, Ratings, Ratings]
+"""What is trained on, what validates, what tests."""
 
 
 def change(params: Params, **sections: object) -> Params:
     """Parameters with some of a section's settings changed: change(params, train={"epochs": 1})."""
     changed = params.model_dump()
-    for section, settings in sections.items():
-        changed[section].update(settings)
+    for section, values in sections.items():
+        changed[section].update(values)
     return Params.model_validate(changed)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.project import ROOT, copy_project, run
+from tests.project import ROOT, copy_project, keep_ratings, run
 
 DOCUMENTS = sorted(path.relative_to(ROOT) for path in ROOT.glob("**/*.md") if not path.is_relative_to(ROOT / ".venv"))
 TRUST = (ROOT / "docs" / "trust.md").read_text(encoding="utf-8")
@@ -78,8 +78,7 @@ def commands(section: str) -> str:
 def test_the_teams_commands_work_as_written(tmp_path: Path) -> None:
     """Branches, experiments, a remote and a merge, one after the other, on ratings few enough to train on at once."""
     project = copy_project(tmp_path / "project")
-    sample = project / "data" / "sample.csv"
-    sample.write_text("".join(sample.read_text().splitlines(keepends=True)[:6000]))
+    keep_ratings(project, 6000)
     run(project, "bash", "-c", "dvc repro && git add --all && git commit --quiet --message 'Train on a few ratings'")
     remote = tmp_path / "ratings-storage"
 

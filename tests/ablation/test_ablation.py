@@ -21,9 +21,9 @@ from ablation.estimates import Effects, find_effects, rank_conventions, share_of
 from ablation.plan import CONVENTIONS, Framework, plan_alone, plan_path
 from ablation.runs import STAGE, code_files
 from stages.training.losses import Epoch, LossCurve
-from tests.pipeline.test_dvc_yaml import imported_files, is_only_a_docstring
-from tests.processes import Start, handles_sigterm, is_running, processor_seconds, wait_until
-from tests.project import copy_project, dvc, edit_params, run, stages_run
+from tests.imports import imported_files, is_only_a_docstring
+from tests.processes import Start, handles_sigterm, is_running, on_linux, processor_seconds, wait_until
+from tests.project import copy_project, dvc, edit_params, keep_ratings, run, stages_run
 
 ORDER = sorted(CONVENTIONS)
 SEEDS = 3
@@ -114,19 +114,11 @@ def test_the_largest_effect_comes_first(curves: tuple[Curves, Curves, Curves]) -
     assert rank_conventions(pytorch)[0] == "dense_init"
 
 
-def assert_closes(effects: dict[str, dict[str, dict[str, float]]]) -> None:
-    for of_epoch in effects.values():
-        shares = of_epoch["share"]
-        assert sum(share["mean"] for share in shares.values()) == pytest.approx(1)  # type: ignore[index]
-        assert {*shares} == {*CONVENTIONS, "remainder"}
-
-
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with few ratings, in float64, one epoch and two seeds."""
     project = copy_project(tmp_path_factory.mktemp("project"))
-    sample = project / "data" / "sample.csv"
-    sample.write_text("".join(sample.read_text().splitlines(keepends=True)[:3000]))
+    keep_ratings(project, 3000)
     edit_params(project, "epochs: 5", "epochs: 1")
     edit_params(project, "precision: float32 ", "precision: float64 ")
     file = project / "ablation" / "params.yaml"
@@ -138,10 +130,12 @@ def test_the_whole_ablation_closes_the_gap(project: Path) -> None:
     output = dvc(project, "repro", "ablation/dvc.yaml")
     effects = json.loads((project / "ablation" / "effects.json").read_text())
 
-    assert_closes(effects)
     for of_epoch in effects.values():
-        assert abs(of_epoch["share"]["remainder"]["mean"]) < 1e-8
-        assert of_epoch["share"]["embedding_init"]["margin"] > 0
+        shares = of_epoch["share"]
+        assert sum(share["mean"] for share in shares.values()) == pytest.approx(1)
+        assert {*shares} == {*CONVENTIONS, "remainder"}
+        assert abs(shares["remainder"]["mean"]) < 1e-8
+        assert shares["embedding_init"]["margin"] > 0
     assert "10 trainings, 2 of them finished before" in output, "the path's first step was trained alone before"
     for picture in ("waterfall.png", "path.png"):
         assert (project / "ablation" / picture).read_bytes().startswith(b"\x89PNG")
@@ -196,7 +190,7 @@ def test_the_table_names_every_part(curves: tuple[Curves, Curves, Curves]) -> No
         assert name in table
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through Linux's /proc")
+@on_linux
 @pytest.mark.parametrize("seconds", [0, 0.2, 0.4, 1])
 def test_ctrl_c_while_the_ablation_starts_shows_no_traceback(
     project: Path, tmp_path: Path, start: Start, seconds: float
@@ -214,7 +208,7 @@ def test_ctrl_c_while_the_ablation_starts_shows_no_traceback(
     assert "leaked" not in running.output
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through Linux's /proc")
+@on_linux
 def test_the_trainings_end_with_their_stage(project: Path, tmp_path: Path, start: Start) -> None:
     """Even where a `kill -9` leaves it no time to end them."""
     project = Path(shutil.copytree(project, tmp_path / "project", symlinks=True))

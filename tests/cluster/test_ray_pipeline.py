@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from stages.program.params import Params
-from tests.project import DATA, STAGES, commit, dvc, edit_params, forget_results, run, stages_run
+from tests.project import DATA, STAGES, clone_project, commit, dvc, edit_params, forget_results, stages_run
 
 
 def test_another_engine_runs_no_stage_again(small: Path) -> None:
@@ -18,8 +18,7 @@ def test_another_engine_runs_no_stage_again(small: Path) -> None:
 def test_a_new_clone_on_ray_has_the_same_tables_and_losses(small: Path, on_ray: Params, tmp_path: Path) -> None:
     edit_params(small, "engine: local", "engine: ray")
     commit(small, "Compute on Ray")
-    clone = tmp_path / "clone"
-    run(tmp_path, "git", "clone", "--quiet", str(small), str(clone))
+    clone = clone_project(small, tmp_path / "clone")
     forget_results(clone)
 
     assert stages_run(dvc(clone, "repro")) == STAGES

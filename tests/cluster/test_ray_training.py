@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from stages.program.params import Params
 from stages.ratings.table import Ratings
 from stages.training.fit import Trained, train_here
-from tests.samples import change
+from tests.samples import Parts, change
 
 BOUNDS = {"float64": 1e-10, "float32": 1e-5}
-Parts = tuple[Ratings, Ratings, Ratings]
 
 
 class Case(NamedTuple):

@@ -1,6 +1,7 @@
 """A cluster of two nodes with an address each, in network namespaces of this machine, and a folder that both share."""
 
 import contextlib
+import json
 import os
 import secrets
 import shutil
@@ -15,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from stages.program.params import Params
-from tests.cluster.test_ray_faults import LOSSES, write_random_ratings
+from tests.cluster.ray_projects import LOSSES, runs_task, write_random_ratings
 from tests.processes import Start
-from tests.project import DATA, copy_project, edit_params, run, stage_command
+from tests.project import DATA, copy_project, edit_params, failure, run, run_stages, stage_command
 
 HEAD, OTHER = "10.213.0.1", "10.213.0.2"
 PORT = 6379
@@ -105,12 +106,6 @@ def start_nodes(cluster: Cluster, folder: Path, before_other: str = "true") -> N
     run(folder, *f"ip netns exec {cluster.other} unshare --mount sh -c".split(), join)
 
 
-def trains(pid: int) -> bool:
-    with contextlib.suppress(OSError):
-        return b"train_slices" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    return False
-
-
 def test_two_nodes_give_what_one_process_gives_and_one_lost_is_told(
     nodes: Cluster, project: Path, start: Start, tmp_path: Path
 ) -> None:
@@ -120,19 +115,16 @@ def test_two_nodes_give_what_one_process_gives_and_one_lost_is_told(
         run(project, *nodes.on_head(stage_command(project, stage)))
     there = {name: (project / "data" / f"{name}.parquet").read_bytes() for name in DATA}
     edit_params(project, "engine: ray", "engine: local")
-    for stage in ("prepare-ratings", "split", "train-torch"):
-        run(project, *stage_command(project, stage))
+    run_stages(project, "prepare-ratings", "split", "train-torch")
     assert {name: (project / "data" / f"{name}.parquet").read_bytes() for name in DATA} == there
-    alone = (project / LOSSES["train-torch"]).read_text()
+    alone = rounded_losses(project)
 
     edit_params(project, "engine: local", "engine: ray")
     running = start(project, *nodes.on_head(stage_command(project, "train-torch")))
     running.wait_for("epoch   1")
-    assert all(any(map(trains, nodes.processes(node))) for node in (nodes.head, nodes.other))
+    assert all(any(map(runs_task, nodes.processes(node))) for node in (nodes.head, nodes.other))
     assert running.process.wait(240) == 0, running.output
-    assert [round(number, 4) for number in losses_in(alone)] == [
-        round(number, 4) for number in losses_in((project / LOSSES["train-torch"]).read_text())
-    ]
+    assert rounded_losses(project) == alone
 
     edit_params(project, "epochs: 5", "epochs: 1000000")
     running = start(project, *nodes.on_head(stage_command(project, "train-torch")))
@@ -146,21 +138,18 @@ def test_two_nodes_give_what_one_process_gives_and_one_lost_is_told(
     assert "Traceback" not in running.output
 
 
-def losses_in(text: str) -> list[float]:
-    import json
-
-    return [loss for epoch in json.loads(text)["curve"] for loss in (epoch["train_loss"], epoch["val_loss"])]
+def rounded_losses(project: Path) -> list[float]:
+    curve = json.loads((project / LOSSES["train-torch"]).read_text())["curve"]
+    return [round(epoch[loss], 4) for epoch in curve for loss in ("train_loss", "val_loss")]
 
 
 def test_a_node_without_the_folder_says_so(nodes: Cluster, project: Path, tmp_path: Path) -> None:
     start_nodes(nodes, tmp_path, before_other=f"mount -t tmpfs none {project.parent}")
 
-    done = run(project, *nodes.on_head(stage_command(project, "prepare-ratings")), check=False)
+    said = failure(project, *nodes.on_head(stage_command(project, "prepare-ratings")))
 
-    assert done.returncode == 1
-    assert f"error: {project} isn't on " in done.stdout
-    assert "must share the folder of the project" in done.stdout
-    assert "Traceback" not in done.stdout
+    assert f"error: {project} isn't on " in said
+    assert "must share the folder of the project" in said
 
 
 @pytest.mark.parametrize("capacity", ["0.99", "0.01"])
@@ -172,17 +161,14 @@ def test_a_full_object_store_goes_on_on_the_disk_or_says_so(
     monkeypatch.setenv("RAY_local_fs_capacity_threshold", capacity)
     start_nodes(nodes, tmp_path)
 
-    done = run(project, *nodes.on_head(stage_command(project, "prepare-ratings")), check=False)
-
+    command = nodes.on_head(stage_command(project, "prepare-ratings"))
     if capacity == "0.01":
-        assert done.returncode == 1
-        assert "its object store is full, and so is the disk" in done.stdout
-        assert "Traceback" not in done.stdout
+        assert "its object store is full, and so is the disk" in failure(project, *command)
         return
-    assert done.returncode == 0
+    run(project, *command)
     there = (project / "data" / "ratings.parquet").read_bytes()
     edit_params(project, "engine: ray", "engine: local")
-    run(project, *stage_command(project, "prepare-ratings"))
+    run_stages(project, "prepare-ratings")
     assert (project / "data" / "ratings.parquet").read_bytes() == there
 
 
@@ -192,10 +178,6 @@ def test_a_wrong_token_is_refused(
     start_nodes(nodes, tmp_path)
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
 
-    done = run(project, *nodes.on_head(stage_command(project, "prepare-ratings")), check=False)
+    said = failure(project, *nodes.on_head(stage_command(project, "prepare-ratings")))
 
-    assert done.returncode == 1
-    assert (
-        f"error: Ray at {HEAD}:{PORT} (params.yaml): no cluster that takes the token in RAY_AUTH_TOKEN" in done.stdout
-    )
-    assert "Traceback" not in done.stdout
+    assert f"error: Ray at {HEAD}:{PORT} (params.yaml): no cluster that takes the token in RAY_AUTH_TOKEN" in said

@@ -1,7 +1,6 @@
 """A Keras program and its PyTorch port: what both record, and the conventions that only such a pair differs in."""
 
 import importlib.util
-import subprocess
 import sys
 import warnings
 from collections.abc import Callable
@@ -17,11 +16,11 @@ from torch import Tensor, nn
 from divergence import keras as in_keras
 from divergence import pytorch as in_pytorch
 from divergence.__main__ import main
-from divergence.comparison import Comparison
 from divergence.record import RecordError, read_record
-from divergence.walk import Walk, walk
+from divergence.walk import Walk
 from stages.engines.keras import set_precision
-from tests.project import ROOT
+from tests.divergence.recording import compare_records, train_keras, train_torch
+from tests.project import ROOT, run
 
 BATCH, STEPS = 16, 4
 DATA = np.random.default_rng(3)
@@ -60,31 +59,38 @@ def like_keras(images: Tensor) -> Tensor:
     return images.permute(0, 2, 3, 1).flatten(1)
 
 
-def train_keras(path: Path, optimizer: Any, model: keras.Model | None = None) -> None:
+def sgd(weights: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(weights, 0.01)
+
+
+def train_original(path: Path, model: keras.Model | None = None, optimizer: Any = None) -> None:
     keras.utils.set_random_seed(1)
     model = model or keras_model(norm=False)
-    model.compile(
-        optimizer, "mean_squared_error", steps_per_execution=2 if keras.backend.backend() == "tensorflow" else 1
-    )
-    in_keras.record(model, path)
-    model.fit([ROWS, IMAGES], TARGETS, batch_size=BATCH, shuffle=False, verbose=0)
+    executing = 2 if keras.backend.backend() == "tensorflow" else 1
+    optimizer = optimizer or keras.optimizers.SGD(0.01)
+    loss = "mean_squared_error"
+    train_keras(path, model, optimizer, loss, [ROWS, IMAGES], TARGETS, BATCH, steps_per_execution=executing)
 
 
-def train_torch(path: Path, start: Path | None, optimizer: Any, model: nn.Module | None = None) -> nn.Module:
+def train_port(path: Path, start: Path | None, port: nn.Module | None = None, optimizer: Any = sgd) -> None:
     torch.manual_seed(1)
-    model = (model or Port(None, like_keras)).double()
+    port = (port or Port(None, like_keras)).double()
     if start:
-        in_pytorch.start_from(model, start)
-    chosen = optimizer(model.parameters())
-    in_pytorch.record(model, chosen, path)
-    images = torch.tensor(IMAGES).permute(0, 3, 1, 2)
-    for rows, image, target in zip(
-        *(t.split(BATCH) for t in (torch.tensor(ROWS), images, torch.tensor(TARGETS))), strict=True
-    ):
-        chosen.zero_grad()
-        nn.functional.mse_loss(model(rows, image), target).backward()
-        chosen.step()
-    return model
+        in_pytorch.start_from(port, start)
+    inputs = [ROWS, IMAGES.transpose(0, 3, 1, 2)]
+    train_torch(path, port, optimizer(port.parameters()), nn.functional.mse_loss, inputs, TARGETS, BATCH)
+
+
+def compare(
+    folder: Path,
+    port: nn.Module | None = None,
+    original: keras.Model | None = None,
+    optimizers: tuple[Any, Any] = (None, sgd),
+) -> Walk:
+    """Train the original, and its port from the same first weights: here is PyTorch, there is Keras."""
+    train_original(folder / "k.npz", original, optimizers[0])
+    train_port(folder / "t.safetensors", folder / "k.npz", port, optimizers[1])
+    return compare_records(folder / "t.safetensors", folder / "k.npz")
 
 
 @pytest.fixture(autouse=True)
@@ -92,14 +98,8 @@ def precision() -> None:
     set_precision("float64")
 
 
-def compare(one: Path, other: Path) -> Walk:
-    return walk(Comparison.read(one, other))
-
-
 def test_a_port_that_follows_its_original_agrees_to_nine_digits(tmp_path: Path) -> None:
-    train_keras(tmp_path / "k.npz", keras.optimizers.SGD(0.01))
-    train_torch(tmp_path / "t.safetensors", tmp_path / "k.npz", lambda p: torch.optim.SGD(p, 0.01))
-    found = compare(tmp_path / "t.safetensors", tmp_path / "k.npz")
+    found = compare(tmp_path)
 
     assert not found.findings
     assert {row.verdict for row in found.rows} == {"agree"}
@@ -157,9 +157,7 @@ def classify(folder: Path, decay: float, scale: float = 1.0) -> Walk:
         ]
     )
     optimizer = keras.optimizers.SGD(keras.optimizers.schedules.ExponentialDecay(0.03, 100, 0.9))
-    model.compile(optimizer, "categorical_crossentropy")
-    in_keras.record(model, folder / "k.npz")
-    model.fit(IMAGES, np.eye(3)[labels], batch_size=BATCH, shuffle=False, verbose=0)
+    train_keras(folder / "k.npz", model, optimizer, "categorical_crossentropy", IMAGES, np.eye(3)[labels], BATCH)
 
     hidden, last = nn.Linear(108, 5), nn.Linear(5, 3)
     port = nn.Sequential(Permuted(), hidden, nn.Tanh(), last)
@@ -170,14 +168,10 @@ def classify(folder: Path, decay: float, scale: float = 1.0) -> Walk:
     ]
     of_port = torch.optim.SGD(groups, 0.03)
     schedule = torch.optim.lr_scheduler.ExponentialLR(of_port, 0.9**0.01)
-    in_pytorch.record(port, of_port, folder / "t.npz")
-    for start in range(0, len(IMAGES), BATCH):
-        of_port.zero_grad()
-        images = torch.tensor(scale * IMAGES[start : start + BATCH].transpose(0, 3, 1, 2), dtype=torch.float32)
-        nn.functional.cross_entropy(port(images), torch.tensor(labels[start : start + BATCH])).backward()
-        of_port.step()
-        schedule.step()
-    return compare(folder / "t.npz", folder / "k.npz")
+    images = (scale * IMAGES.transpose(0, 3, 1, 2)).astype("float32")
+    loss = nn.functional.cross_entropy
+    train_torch(folder / "t.npz", port, of_port, loss, [images], labels, BATCH, schedule.step)
+    return compare_records(folder / "t.npz", folder / "k.npz")
 
 
 class Permuted(nn.Module):
@@ -204,12 +198,12 @@ def test_a_wrong_port_of_a_classifier_is_told(tmp_path: Path) -> None:
 
 
 def test_keras_starts_from_a_record_of_pytorch(tmp_path: Path) -> None:
-    train_torch(tmp_path / "t.npz", None, lambda p: torch.optim.SGD(p, 0.01))
+    train_port(tmp_path / "t.npz", None)
     model = keras_model(norm=False)
     in_keras.start_from(model, tmp_path / "t.npz")
-    train_keras(tmp_path / "k.npz", keras.optimizers.SGD(0.01), model)
+    train_original(tmp_path / "k.npz", model)
 
-    assert not compare(tmp_path / "t.npz", tmp_path / "k.npz").findings
+    assert not compare_records(tmp_path / "t.npz", tmp_path / "k.npz").findings
 
 
 def test_a_model_that_cannot_be_recorded_yet_is_refused(tmp_path: Path) -> None:
@@ -231,10 +225,8 @@ def test_logits_where_probabilities_are_expected_are_told(
     for name, activation in (("logits.npz", None), ("right.npz", squashing)):
         keras.utils.set_random_seed(1)
         model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(units, activation)])
-        model.compile("sgd", loss)
-        in_keras.record(model, tmp_path / name)
-        model.fit(TARGETS, (ROWS % 3 if units > 1 else ROWS % 2), BATCH, shuffle=False, verbose=0)
-    found = compare(tmp_path / "logits.npz", tmp_path / "right.npz")
+        train_keras(tmp_path / name, model, "sgd", loss, TARGETS, ROWS % (3 if units > 1 else 2), BATCH)
+    found = compare_records(tmp_path / "logits.npz", tmp_path / "right.npz")
 
     (of_loss,) = (finding for finding in found.findings if finding.checkpoint == "loss")
     assert of_loss.one.endswith("logits where probabilities are expected")
@@ -243,10 +235,8 @@ def test_logits_where_probabilities_are_expected_are_told(
 
 def test_a_square_layer_is_transposed_whatever_its_name(tmp_path: Path) -> None:
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, name="embedding_projection")])
-    model.compile("sgd", "mse")
-    in_keras.record(model, tmp_path / "k.npz")
     kernel = np.array(model.layers[0].kernel)
-    model.fit(np.ones((64, 4)), np.ones((64, 4)), BATCH, verbose=0)
+    train_keras(tmp_path / "k.npz", model, "sgd", "mse", np.ones((64, 4)), np.ones((64, 4)), BATCH)
     port = nn.Linear(4, 4).double()
     in_pytorch.start_from(port, tmp_path / "k.npz")
 
@@ -255,9 +245,7 @@ def test_a_square_layer_is_transposed_whatever_its_name(tmp_path: Path) -> None:
 
 def test_a_recurrent_layer_of_the_other_framework_is_not_taken_over(tmp_path: Path) -> None:
     model = keras.Sequential([keras.Input((5, 4)), keras.layers.GRU(3, use_bias=False), keras.layers.Dense(1)])
-    model.compile("sgd", "mse")
-    in_keras.record(model, tmp_path / "k.npz")
-    model.fit(np.ones((64, 5, 4)), np.ones((64, 1)), BATCH, verbose=0)
+    train_keras(tmp_path / "k.npz", model, "sgd", "mse", np.ones((64, 5, 4)), np.ones((64, 1)), BATCH)
     port = nn.ModuleDict({"gru": nn.GRU(4, 3, bias=False), "dense": nn.Linear(3, 1)})
 
     with pytest.raises(RecordError, match=r"GRU: PyTorch keeps two biases .* set such a network's weights by hand"):
@@ -314,9 +302,7 @@ CASES: dict[str, tuple[Any, Any, list[tuple[str, str, str]]]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_the_frameworks_optimisers_differ_in(name: str, tmp_path: Path) -> None:
     original, port, expected = CASES[name]
-    train_keras(tmp_path / "k.npz", original())
-    train_torch(tmp_path / "t.npz", tmp_path / "k.npz", port)
-    found = compare(tmp_path / "t.npz", tmp_path / "k.npz")
+    found = compare(tmp_path, optimizers=(original(), port))
 
     assert {finding.checkpoint for finding in found.findings} == {"after"}
     for what, here, there in expected:
@@ -324,9 +310,7 @@ def test_the_frameworks_optimisers_differ_in(name: str, tmp_path: Path) -> None:
 
 
 def test_flattening_in_another_order_is_told(tmp_path: Path) -> None:
-    train_keras(tmp_path / "k.npz", keras.optimizers.SGD())
-    train_torch(tmp_path / "t.npz", tmp_path / "k.npz", lambda p: torch.optim.SGD(p, 0.01), Port(None, nn.Flatten()))
-    first = compare(tmp_path / "t.npz", tmp_path / "k.npz").findings[0]
+    first = compare(tmp_path, Port(None, nn.Flatten())).findings[0]
 
     assert first.checkpoint == "output"
     assert "flat" in first.what
@@ -334,14 +318,8 @@ def test_flattening_in_another_order_is_told(tmp_path: Path) -> None:
 
 
 def test_batch_norms_conventions_are_told(tmp_path: Path) -> None:
-    train_keras(tmp_path / "k.npz", keras.optimizers.SGD(), keras_model())
-    train_torch(
-        tmp_path / "t.npz", tmp_path / "k.npz", lambda p: torch.optim.SGD(p, 0.01), Port(nn.BatchNorm2d(5), like_keras)
-    )
-    found = {
-        finding.what: (finding.one, finding.other)
-        for finding in compare(tmp_path / "t.npz", tmp_path / "k.npz").findings
-    }
+    findings = compare(tmp_path, Port(nn.BatchNorm2d(5), like_keras), keras_model()).findings
+    found = {finding.what: (finding.one, finding.other) for finding in findings}
 
     assert found["batch norm's ε, for norm"] == ("1e-05", "0.001")
     assert found["share of the batch in batch norm's running mean, for norm"] == ("0.1", "0.01")
@@ -350,22 +328,15 @@ def test_batch_norms_conventions_are_told(tmp_path: Path) -> None:
 
 
 def test_what_no_setting_changes_is_named_and_no_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    files = tmp_path / "t.npz", tmp_path / "k.npz"
-    train_keras(files[1], keras.optimizers.SGD(), keras_model())
-    norm = nn.BatchNorm2d(5, eps=0.001, momentum=0.01)
-    train_torch(*files, lambda p: torch.optim.SGD(p, 0.01), Port(norm, like_keras))
+    compare(tmp_path, Port(nn.BatchNorm2d(5, eps=0.001, momentum=0.01), like_keras), keras_model())
 
-    assert main([*map(str, files)]) == 0
+    assert main([str(tmp_path / "t.safetensors"), str(tmp_path / "k.npz")]) == 0
     assert "running variance, for norm" in (shown := capsys.readouterr().out)
     assert "no setting in either framework" in shown
 
 
 def test_padding_rows_that_learn_are_told(tmp_path: Path) -> None:
-    train_keras(tmp_path / "k.npz", keras.optimizers.SGD(), keras_model(norm=False, padded=True))
-    train_torch(
-        tmp_path / "t.npz", tmp_path / "k.npz", lambda p: torch.optim.SGD(p, 0.01), Port(None, like_keras, padded=True)
-    )
-    first = compare(tmp_path / "t.npz", tmp_path / "k.npz").findings[0]
+    first = compare(tmp_path, Port(None, like_keras, padded=True), keras_model(norm=False, padded=True)).findings[0]
 
     assert (first.checkpoint, first.what) == ("gradients", "the gradient, for table.weight")
     assert first.evidence == ["here, rows looked up don't learn: 0"]
@@ -376,17 +347,6 @@ def test_padding_rows_that_learn_are_told(tmp_path: Path) -> None:
 def test_all_of_this_holds_on_another_backend_too(backend: str) -> None:
     if not importlib.util.find_spec(backend):
         pytest.skip(f"{backend} isn't installed")
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-n",
-        "0",
-        "-p",
-        "no:cacheprovider",
-        __file__,
-        "-k",
-        "agrees or changes or batch or logits",
-    ]
-    subprocess.run(["env", f"KERAS_BACKEND={backend}", "JAX_ENABLE_X64=1", *command], cwd=ROOT, check=True, timeout=300)
+    variables = f"KERAS_BACKEND={backend}", "JAX_ENABLE_X64=1"
+    pytest_alone = sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider"
+    run(ROOT, "env", *variables, *pytest_alone, __file__, "-k", "agrees or changes or batch or logits")

@@ -22,82 +22,68 @@ START = RANDOM.normal(size=(5, 3))
 GRADIENTS = [1e-3 * RANDOM.normal(size=START.shape) for _ in range(6)]
 Rule = Callable[..., NDArray[np.float64]]
 
-TORCH: dict[str, tuple[Any, dict[str, Any], Rule]] = {
-    "SGD": (torch.optim.SGD, {}, optimisers.sgd),
-    "momentum": (torch.optim.SGD, {"momentum": 0.9}, partial(optimisers.sgd, momentum=0.9)),
-    "dampening": (
-        torch.optim.SGD,
-        {"momentum": 0.9, "dampening": 0.4},
-        partial(optimisers.sgd, momentum=0.9, dampening=0.4),
-    ),
-    "Nesterov": (
-        torch.optim.SGD,
-        {"momentum": 0.9, "nesterov": True},
-        partial(optimisers.sgd, momentum=0.9, nesterov=True),
-    ),
-    "Adam": (torch.optim.Adam, {}, optimisers.adam),
+# The framework's optimiser, its reference, and the settings that both are given.
+TORCH: dict[str, tuple[Any, Rule, dict[str, Any]]] = {
+    "SGD": (torch.optim.SGD, optimisers.sgd, {}),
+    "momentum": (torch.optim.SGD, optimisers.sgd, {"momentum": 0.9}),
+    "dampening": (torch.optim.SGD, optimisers.sgd, {"momentum": 0.9, "dampening": 0.4}),
+    "Nesterov": (torch.optim.SGD, optimisers.sgd, {"momentum": 0.9, "nesterov": True}),
+    "Adam": (torch.optim.Adam, optimisers.adam, {}),
     "AMSGrad": (
-        torch.optim.Adam,
-        {"amsgrad": True, "betas": (0.8, 0.7)},
-        partial(optimisers.adam, amsgrad=True, beta_1=0.8, beta_2=0.7),
+        partial(torch.optim.Adam, betas=(0.8, 0.7)),
+        partial(optimisers.adam, beta_1=0.8, beta_2=0.7),
+        {"amsgrad": True},
     ),
-    "RMSprop": (torch.optim.RMSprop, {}, optimisers.rmsprop),
-    "RMSprop, centered, momentum": (
-        torch.optim.RMSprop,
-        {"centered": True, "momentum": 0.9},
-        partial(optimisers.rmsprop, centered=True, momentum=0.9),
-    ),
-    "Adagrad": (torch.optim.Adagrad, {}, optimisers.adagrad),
+    "RMSprop": (torch.optim.RMSprop, optimisers.rmsprop, {}),
+    "RMSprop, centered, momentum": (torch.optim.RMSprop, optimisers.rmsprop, {"centered": True, "momentum": 0.9}),
+    "Adagrad": (torch.optim.Adagrad, optimisers.adagrad, {}),
 }
 
-KERAS: dict[str, tuple[Any, Rule]] = {
-    "SGD": (keras.optimizers.SGD, optimisers.sgd),
-    "momentum": (partial(keras.optimizers.SGD, momentum=0.5), partial(optimisers.sgd, momentum=0.5)),
+KERAS_ADAM = partial(optimisers.adam, epsilon=1e-7, epsilon_hat=True)
+KERAS_RMSPROP = partial(optimisers.rmsprop, rho=0.9, epsilon=1e-7, epsilon_inside=True)
+KERAS_ADAGRAD = partial(optimisers.adagrad, epsilon=1e-7, epsilon_inside=True, initial=float(np.float32(0.1)))
+KERAS: dict[str, tuple[Any, Rule, dict[str, Any]]] = {
+    "SGD": (keras.optimizers.SGD, optimisers.sgd, {}),
+    "momentum": (keras.optimizers.SGD, optimisers.sgd, {"momentum": 0.5}),
     "Nesterov": (
-        partial(keras.optimizers.SGD, momentum=0.5, nesterov=True),
-        partial(optimisers.sgd, momentum=0.5, nesterov=True, rate_inside=True),
+        keras.optimizers.SGD,
+        partial(optimisers.sgd, rate_inside=True),
+        {"momentum": 0.5, "nesterov": True},
     ),
-    "Adam": (keras.optimizers.Adam, partial(optimisers.adam, epsilon=1e-7, epsilon_hat=True, rounded_betas=True)),
-    "AMSGrad": (
-        partial(keras.optimizers.Adam, amsgrad=True, beta_1=0.5, beta_2=0.25),
-        partial(optimisers.adam, epsilon=1e-7, epsilon_hat=True, amsgrad=True, beta_1=0.5, beta_2=0.25),
-    ),
-    "RMSprop": (keras.optimizers.RMSprop, partial(optimisers.rmsprop, rho=0.9, epsilon=1e-7, epsilon_inside=True)),
-    "RMSprop, centered, momentum": (
-        partial(keras.optimizers.RMSprop, centered=True, momentum=0.5),
-        partial(optimisers.rmsprop, rho=0.9, epsilon=1e-7, epsilon_inside=True, centered=True, momentum=0.5),
-    ),
-    "Adagrad": (
-        keras.optimizers.Adagrad,
-        partial(optimisers.adagrad, epsilon=1e-7, epsilon_inside=True, initial=float(np.float32(0.1))),
-    ),
+    "Adam": (keras.optimizers.Adam, partial(KERAS_ADAM, rounded_betas=True), {}),
+    "AMSGrad": (keras.optimizers.Adam, KERAS_ADAM, {"amsgrad": True, "beta_1": 0.5, "beta_2": 0.25}),
+    "RMSprop": (keras.optimizers.RMSprop, KERAS_RMSPROP, {}),
+    "RMSprop, centered, momentum": (keras.optimizers.RMSprop, KERAS_RMSPROP, {"centered": True, "momentum": 0.5}),
+    "Adagrad": (keras.optimizers.Adagrad, KERAS_ADAGRAD, {}),
 }
 
 
-@pytest.mark.parametrize("name", TORCH)
-def test_pytorchs_optimiser_is_the_reference(name: str) -> None:
-    kind, settings, rule = TORCH[name]
+def trained(rule: Rule, settings: dict[str, Any]) -> NDArray[np.float64]:
+    """The weight after the reference's steps."""
+    weight: NDArray[np.float64] = START - sum(steps(rule, GRADIENTS, [RATE] * len(GRADIENTS), **settings))
+    return weight
+
+
+@pytest.mark.parametrize(("kind", "rule", "settings"), TORCH.values(), ids=TORCH)
+def test_pytorchs_optimiser_is_the_reference(kind: Any, rule: Rule, settings: dict[str, Any]) -> None:
     weight = torch.nn.Parameter(torch.tensor(START))
     optimizer = kind([weight], RATE, **settings)
     for gradient in GRADIENTS:
         weight.grad = torch.tensor(gradient)
         optimizer.step()
 
-    expected = START - sum(steps(rule, GRADIENTS, [RATE] * len(GRADIENTS)))
-    np.testing.assert_allclose(weight.detach().numpy(), expected, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(weight.detach().numpy(), trained(rule, settings), rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize("name", KERAS)
-def test_keras_optimiser_is_the_reference(name: str) -> None:
+@pytest.mark.parametrize(("kind", "rule", "settings"), KERAS.values(), ids=KERAS)
+def test_keras_optimiser_is_the_reference(kind: Any, rule: Rule, settings: dict[str, Any]) -> None:
     set_precision("float64")
-    kind, rule = KERAS[name]
     weight = keras.Variable(START, dtype="float64")
-    optimizer = kind(RATE)
+    optimizer = kind(RATE, **settings)
     for gradient in GRADIENTS:
         optimizer.apply([keras.ops.convert_to_tensor(gradient, "float64")], [weight])
 
-    expected = START - sum(steps(rule, GRADIENTS, [RATE] * len(GRADIENTS)))
-    np.testing.assert_allclose(np.array(weight), expected, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(np.array(weight), trained(rule, settings), rtol=0, atol=1e-13)
 
 
 def test_sparse_adam_changes_only_the_rows_looked_up() -> None:

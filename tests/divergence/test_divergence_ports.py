@@ -14,13 +14,13 @@ from keras import layers
 from torch import Tensor, nn
 from torch.nn import functional
 
-from divergence import keras as in_keras
-from divergence import pytorch as in_pytorch
 from divergence.__main__ import describe
 from divergence.comparison import Comparison
+from divergence.pytorch import start_from
 from divergence.record import CHECKPOINTS, Record, read_record
 from divergence.walk import Walk, walk
 from stages.engines.keras import set_precision
+from tests.divergence.recording import compare_records, train_keras, train_torch
 from tests.project import ROOT
 
 BATCH = 32
@@ -39,21 +39,15 @@ def in_float32() -> None:
 
 
 def compare(
-    folder: Path, original: keras.Model, port: nn.Module, x: Any, y: Any, losses: Any = None, optimizers: Any = None
+    folder: Path, original: keras.Model, port: nn.Module, x: Any, y: Any, losses: Any = None
 ) -> tuple[Walk, str]:
     """Train the port from the original's first weights, and compare: here is PyTorch, there is Keras."""
     loss, port_loss = losses or ("mse", functional.mse_loss)
-    original.compile(keras.optimizers.SGD(0.01), loss)
-    in_keras.record(original, folder / "keras.npz")
-    original.fit(x, y, batch_size=BATCH, shuffle=False, verbose=0)
-    in_pytorch.start_from(port, folder / "keras.npz")
-    optimizer = optimizers(port) if optimizers else torch.optim.SGD(port.parameters(), 0.01)
-    in_pytorch.record(port, optimizer, folder / "torch.npz")
-    inputs = torch.tensor(x.transpose(0, 3, 1, 2) if x.ndim == 4 else x)
-    for batch, target in zip(inputs.split(BATCH), torch.tensor(y).split(BATCH), strict=True):
-        optimizer.zero_grad()
-        port_loss(port(batch), target).backward()
-        optimizer.step()
+    train_keras(folder / "keras.npz", original, keras.optimizers.SGD(0.01), loss, x, y, BATCH)
+    start_from(port, folder / "keras.npz")
+    inputs = x.transpose(0, 3, 1, 2) if x.ndim == 4 else x
+    optimizer = torch.optim.SGD(port.parameters(), 0.01)
+    train_torch(folder / "torch.npz", port, optimizer, port_loss, [inputs], y, BATCH)
     comparison = Comparison.read(folder / "torch.npz", folder / "keras.npz")
     found = walk(comparison)
     return found, describe(comparison, found)
@@ -230,16 +224,11 @@ def test_probabilities_and_logits_of_one_loss_are_a_remark(reduction: str, findi
 
 
 def test_rows_are_spoken_of_only_where_some_are_looked_up(tmp_path: Path) -> None:
-    random = torch.Generator().manual_seed(1)
-    for name in ("one.npz", "other.npz"):
+    for name, inputs in (("one.npz", NUMBERS), ("other.npz", -NUMBERS)):
         model = nn.Linear(12, 1)
         optimizer = torch.optim.Adam(model.parameters())
-        in_pytorch.record(model, optimizer, tmp_path / name)
-        for _ in range(3):
-            optimizer.zero_grad()
-            model(torch.randn(BATCH, 12, generator=random)).square().mean().backward()
-            optimizer.step()
-    found = walk(Comparison.read(tmp_path / "one.npz", tmp_path / "other.npz"))
+        train_torch(tmp_path / name, model, optimizer, functional.mse_loss, [inputs], VALUES, BATCH)
+    found = compare_records(tmp_path / "one.npz", tmp_path / "other.npz")
 
     assert found.common_step
     assert "rows" not in found.common_step

@@ -3,7 +3,7 @@
 docs/where-two-programs-part.md has them in a table; a test compares the two.
 """
 
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,8 @@ from keras import layers
 from torch import Tensor, nn
 from torch.nn import functional
 
-from divergence import keras as in_keras
-from divergence import pytorch as in_pytorch
-from divergence.comparison import Comparison
-from divergence.walk import walk
 from stages.engines.keras import set_precision
+from tests.divergence.recording import Loss, compare_records, train_keras, train_torch
 from tests.project import ROOT
 
 BATCH, STEPS, USERS, ITEMS = 64, 3, 50, 40
@@ -31,23 +28,8 @@ NUMBERS = RANDOM.normal(size=(ROWS, 20)).astype("float32")
 VALUES = RANDOM.normal(size=ROWS).astype("float32")
 IMAGES = RANDOM.normal(size=(ROWS, 8, 8, 3)).astype("float32")
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-
-
-def in_keras_(path: Path, model: keras.Model, optimizer: Any, loss: Any, x: Any, y: Any) -> None:
-    model.compile(optimizer, loss)
-    in_keras.record(model, path)
-    model.fit(x, y, batch_size=BATCH, shuffle=False, verbose=0)
-
-
-def in_torch(path: Path, model: nn.Module, optimizer: Any, loss: Loss, x: Any, y: Any, penalty: Any = None) -> None:
-    in_pytorch.record(model, optimizer, path)
-    inputs = [torch.tensor(array) for array in (x if isinstance(x, list) else [x])]
-    for *batch, target in zip(*(array.split(BATCH) for array in (*inputs, torch.tensor(y))), strict=True):
-        optimizer.zero_grad()
-        total = loss(model(*batch), target) + (penalty(model) if penalty else 0)
-        total.backward()
-        optimizer.step()
+in_keras = partial(train_keras, batch_size=BATCH)
+in_torch = partial(train_torch, batch_size=BATCH)
 
 
 class Factors(nn.Module):
@@ -100,63 +82,54 @@ def squares(output: Tensor, target: Tensor) -> Tensor:
 def embeddings(one: Path, other: Path) -> None:
     model = Factors(nn.Sigmoid())
     in_torch(one, model, torch.optim.Adam(model.parameters()), functional.binary_cross_entropy, PAIRS_OF_IDS, CLICKS)
-    in_keras_(other, factors("sigmoid"), keras.optimizers.Adam(), "binary_crossentropy", PAIRS_OF_IDS, CLICKS)
+    in_keras(other, factors("sigmoid"), keras.optimizers.Adam(), "binary_crossentropy", PAIRS_OF_IDS, CLICKS)
+
+
+def dense(one: Path, other: Path, kernel: Any = "glorot_uniform", loss: Loss = squares) -> None:
+    model = torch_mlp()
+    in_torch(one, model, torch.optim.SGD(model.parameters(), 0.01), loss, [NUMBERS], VALUES)
+    in_keras(other, mlp(kernel), keras.optimizers.SGD(0.01), "mse", NUMBERS, VALUES)
 
 
 def unit_scaling(one: Path, other: Path) -> None:
-    model = torch_mlp()
-    in_torch(one, model, torch.optim.SGD(model.parameters(), 0.01), squares, NUMBERS, VALUES)
-    kernel = keras.initializers.VarianceScaling(1.43**2, "fan_in", "uniform")
-    in_keras_(other, mlp(kernel), keras.optimizers.SGD(0.01), "mse", NUMBERS, VALUES)
+    dense(one, other, keras.initializers.VarianceScaling(1.43**2, "fan_in", "uniform"))
 
 
 def broadcast(one: Path, other: Path) -> None:
-    model = torch_mlp()
-    in_torch(
-        one, model, torch.optim.SGD(model.parameters(), 0.01), lambda y, t: (y - t).square().mean(), NUMBERS, VALUES
-    )
-    in_keras_(other, mlp(), keras.optimizers.SGD(0.01), "mse", NUMBERS, VALUES)
-
-
-def glorot(one: Path, other: Path) -> None:
-    model = torch_mlp()
-    in_torch(one, model, torch.optim.SGD(model.parameters(), 0.01), squares, NUMBERS, VALUES)
-    in_keras_(other, mlp(), keras.optimizers.SGD(0.01), "mse", NUMBERS, VALUES)
+    dense(one, other, loss=lambda y, t: (y - t).square().mean())
 
 
 def truncated(one: Path, other: Path) -> None:
     model = torch_mlp()
-    in_torch(one, model, torch.optim.SGD(model.parameters(), 0.01), squares, NUMBERS, VALUES)
+    in_torch(one, model, torch.optim.SGD(model.parameters(), 0.01), squares, [NUMBERS], VALUES)
     original = torch_mlp()
     with torch.no_grad():
         for linear in (layer for layer in original if isinstance(layer, nn.Linear)):
             sd = linear.in_features**-0.5
             nn.init.trunc_normal_(linear.weight, 0, sd, -2 * sd, 2 * sd)
             nn.init.zeros_(linear.bias)
-    in_torch(other, original, torch.optim.SGD(original.parameters(), 0.01), squares, NUMBERS, VALUES)
+    in_torch(other, original, torch.optim.SGD(original.parameters(), 0.01), squares, [NUMBERS], VALUES)
 
 
 def reduction_and_l2(one: Path, other: Path) -> None:
     def loss(output: Tensor, target: Tensor) -> Tensor:
-        return functional.binary_cross_entropy(output, target, reduction="sum")
-
-    def penalty(model: Any) -> Any:
-        return 1e-5 * (model.user.weight.square().sum() + model.item.weight.square().sum())
+        penalty = model.user.weight.square().sum() + model.item.weight.square().sum()
+        return functional.binary_cross_entropy(output, target, reduction="sum") + 1e-5 * penalty
 
     set_precision("float64")  # float32 doesn't hold so small a penalty beside so large a sum
     clicks = CLICKS.astype("float64")
     model = Factors(nn.Sigmoid()).double()
     nn.init.normal_(model.user.weight, 0, 0.01)
     nn.init.normal_(model.item.weight, 0, 0.01)
-    in_torch(one, model, torch.optim.Adam(model.parameters()), loss, PAIRS_OF_IDS, clicks, penalty)
+    in_torch(one, model, torch.optim.Adam(model.parameters()), loss, PAIRS_OF_IDS, clicks)
     original = factors("sigmoid", keras.initializers.RandomNormal(0, 0.01), penalty=keras.regularizers.L2(1e-5))
-    in_keras_(other, original, keras.optimizers.Adam(), "binary_crossentropy", PAIRS_OF_IDS, CLICKS)
+    in_keras(other, original, keras.optimizers.Adam(), "binary_crossentropy", PAIRS_OF_IDS, CLICKS)
 
 
 def weight_decay_and_batch_norm(one: Path, other: Path) -> None:
     model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(216, 1))
     decayed = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=5e-3)
-    in_torch(one, model, decayed, squares, IMAGES.transpose(0, 3, 1, 2), VALUES)
+    in_torch(one, model, decayed, squares, [IMAGES.transpose(0, 3, 1, 2)], VALUES)
     l2 = keras.regularizers.L2(5e-3)
     original = keras.Sequential(
         [
@@ -168,23 +141,23 @@ def weight_decay_and_batch_norm(one: Path, other: Path) -> None:
             layers.Dense(1, kernel_regularizer=l2),
         ]
     )
-    in_keras_(other, original, keras.optimizers.SGD(0.01, momentum=0.9), "mse", IMAGES, VALUES)
+    in_keras(other, original, keras.optimizers.SGD(0.01, momentum=0.9), "mse", IMAGES, VALUES)
 
 
 def momentum_the_other_way_round(one: Path, other: Path) -> None:
     model = nn.Sequential(nn.Linear(20, 16), nn.BatchNorm1d(16, momentum=0.15, eps=1e-3), nn.Linear(16, 1))
-    in_torch(one, model, torch.optim.SGD(model.parameters(), 0.01), squares, NUMBERS, VALUES)
+    in_torch(one, model, torch.optim.SGD(model.parameters(), 0.01), squares, [NUMBERS], VALUES)
     original = keras.Sequential(
         [keras.Input((20,)), layers.Dense(16), layers.BatchNormalization(momentum=0.15), layers.Dense(1)]
     )
-    in_keras_(other, original, keras.optimizers.SGD(0.01), "mse", NUMBERS, VALUES)
+    in_keras(other, original, keras.optimizers.SGD(0.01), "mse", NUMBERS, VALUES)
 
 
 def rmsprop(one: Path, other: Path) -> None:
     model = torch_mlp()
     chosen = torch.optim.RMSprop(model.parameters(), 0.001, alpha=0.9, eps=1e-3)
-    in_torch(one, model, chosen, squares, NUMBERS, VALUES)
-    in_keras_(other, mlp(), keras.optimizers.RMSprop(0.001, epsilon=1e-3), "mse", NUMBERS, VALUES)
+    in_torch(one, model, chosen, squares, [NUMBERS], VALUES)
+    in_keras(other, mlp(), keras.optimizers.RMSprop(0.001, epsilon=1e-3), "mse", NUMBERS, VALUES)
 
 
 def lazy_adam(one: Path, other: Path) -> None:
@@ -207,7 +180,7 @@ def lazy_adam(one: Path, other: Path) -> None:
                 part.step()  # type: ignore[no-untyped-call]
 
     in_torch(one, model, Both(), functional.binary_cross_entropy, PAIRS_OF_IDS, CLICKS)
-    in_keras_(other, factors("sigmoid"), keras.optimizers.Adam(), "binary_crossentropy", PAIRS_OF_IDS, CLICKS)
+    in_keras(other, factors("sigmoid"), keras.optimizers.Adam(), "binary_crossentropy", PAIRS_OF_IDS, CLICKS)
 
 
 def ncf(one: Path, other: Path) -> None:
@@ -218,7 +191,7 @@ def ncf(one: Path, other: Path) -> None:
     nn.init.normal_(model.logit.weight, 0, 0.01)
     in_torch(one, model, torch.optim.Adam(model.parameters()), functional.mse_loss, PAIRS_OF_IDS, CLICKS)
     original = factors("sigmoid", keras.initializers.RandomNormal(0, 0.01), "lecun_uniform")
-    in_keras_(other, original, keras.optimizers.Adam(), "binary_crossentropy", PAIRS_OF_IDS, CLICKS)
+    in_keras(other, original, keras.optimizers.Adam(), "binary_crossentropy", PAIRS_OF_IDS, CLICKS)
 
 
 REPORTS = {
@@ -229,7 +202,7 @@ REPORTS = {
         [("loss", "over all pairs: (64, 1) and (64,) broadcast to 64 × 64", "mean of the squared error")],
     ),
     "yenchenlin/nerf-pytorch#21": (
-        glorot,
+        dense,
         [("weights", "U(±1/√fan_in)", "Glorot uniform"), ("weights", "U(±1/√fan_in)", "zeros")],
     ),
     "google-deepmind/open_spiel#633": (truncated, [("weights", "U(±1/√fan_in)", "N(0, 1/fan_in), cut at ±2 sd")]),
@@ -271,7 +244,7 @@ def test_the_cause_of_a_public_report_is_named(report: str, tmp_path: Path) -> N
     torch.manual_seed(3)
     build, expected = REPORTS[report]
     build(tmp_path / "one.npz", tmp_path / "other.npz")
-    found = walk(Comparison.read(tmp_path / "one.npz", tmp_path / "other.npz")).findings
+    found = compare_records(tmp_path / "one.npz", tmp_path / "other.npz").findings
 
     for checkpoint, here, there in expected:
         assert any(

@@ -1,11 +1,11 @@
 """dvc.yaml names all that a stage depends on: DVC sees no Python import by itself."""
 
-import ast
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.imports import imported_files, is_only_a_docstring
 from tests.project import ROOT
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -13,43 +13,10 @@ ALL_STAGES = STAGES | yaml.safe_load((ROOT / "ablation" / "dvc.yaml").read_text(
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 
 
-def module_file(name: str) -> Path | None:
-    """The file of a module of this project, relative to its root."""
-    path = Path(*name.split("."))
-    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
-        if (ROOT / candidate).exists():
-            return candidate
-    return None
-
-
-def imported_files(module: str) -> set[str]:
-    """The files of this project that importing `module` runs: packages, and imports inside functions, included."""
-    found: set[str] = set()
-    waiting = [module]
-    while waiting:
-        name = waiting.pop()
-        file = module_file(name) if name else None
-        if file is None or str(file) in found:
-            continue
-        found.add(str(file))
-        waiting.append(name.rpartition(".")[0])
-        for node in ast.walk(ast.parse((ROOT / file).read_text())):
-            if isinstance(node, ast.Import):
-                waiting += [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return found
-
-
 def leaf_keys(content: object, prefix: str = "") -> set[str]:
     if not isinstance(content, dict):
         return {prefix}
     return set().union(*(leaf_keys(value, f"{prefix}.{key}" if prefix else key) for key, value in content.items()))
-
-
-def is_only_a_docstring(file: str) -> bool:
-    """Whether a module does nothing, as most packages' `__init__.py`."""
-    return all(isinstance(node, ast.Expr) for node in ast.parse((ROOT / file).read_text()).body)
 
 
 @pytest.mark.parametrize("name", ALL_STAGES)
@@ -78,14 +45,10 @@ def test_a_change_to_the_pictures_trains_nothing_again() -> None:
     assert drawing == ["plot-losses", "effects"]
 
 
-@pytest.mark.parametrize("name", STAGES)
-def test_a_stage_is_named_after_its_module(name: str) -> None:
-    assert f"exec python -m stages.{name.replace('-', '_')} " in STAGES[name]["cmd"]
-
-
 @pytest.mark.parametrize("name", ALL_STAGES)
-def test_a_stage_describes_itself(name: str) -> None:
+def test_a_stage_describes_itself_and_is_named_after_its_module(name: str) -> None:
     assert ALL_STAGES[name]["desc"]
+    assert name not in STAGES or f"exec python -m stages.{name.replace('-', '_')} " in STAGES[name]["cmd"]
 
 
 def test_every_parameter_belongs_to_a_stage_or_to_recommend() -> None:

@@ -4,8 +4,6 @@ import hashlib
 import itertools
 import os
 import random
-import resource
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -14,12 +12,13 @@ from signal import SIGINT, SIGKILL
 
 import pytest
 
-from tests.processes import Running, Start, is_running, wait_until
+from tests.processes import Running, Start, is_running, on_linux, wait_until
 from tests.project import (
     OUTPUTS,
     STAGES,
     dvc,
     edit_params,
+    failure,
     forget_results,
     leftovers,
     read_outputs,
@@ -28,10 +27,7 @@ from tests.project import (
     stage_command,
 )
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's processes, limits and mounts"),
-]
+pytestmark = [pytest.mark.slow, on_linux]
 
 SOON = 20
 """Seconds in which an orphan must have ended: it takes a tenth of one, on a machine that has nothing else to do."""
@@ -126,19 +122,9 @@ def test_a_hundred_kills(small: Path, start: Start) -> None:
 def test_a_stage_says_which_file_the_disk_has_no_room_for(small: Path, stage: str) -> None:
     """The limit on a file's size stands for the disk: a write fails, with another errno."""
     before = read_outputs(small)
-    done = subprocess.run(
-        stage_command(small, stage),
-        cwd=small,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)),
-    )
+    said = failure(small, "prlimit", "--fsize=100", *stage_command(small, stage))
 
-    assert done.returncode == 1
-    assert any(f"error: {name} can't be written: File too large" in done.stdout for name in OUTPUTS), done.stdout
-    assert "Traceback" not in done.stdout
+    assert any(f"error: {name} can't be written: File too large" in said for name in OUTPUTS), said
     assert read_outputs(small) == before
     assert leftovers(small) == []
 
@@ -189,13 +175,11 @@ def test_a_stage_says_which_folder_is_read_only(small: Path, stage: str) -> None
     for folder in folders:
         folder.chmod(0o555)
     obedient = ["setpriv", "--bounding-set=-dac_override"] if os.getuid() == 0 else []
-    done = run(small, *obedient, *stage_command(small, stage), check=False)
+    said = failure(small, *obedient, *stage_command(small, stage))
     for folder in folders:
         folder.chmod(0o755)
 
-    assert done.returncode == 1
-    assert any(f"error: {name} can't be written: Permission denied" in done.stdout for name in OUTPUTS), done.stdout
-    assert "Traceback" not in done.stdout
+    assert any(f"error: {name} can't be written: Permission denied" in said for name in OUTPUTS), said
     assert read_outputs(small) == before
 
 

@@ -9,13 +9,10 @@ from signal import SIGINT, SIGTERM, Signals
 
 import pytest
 
-from tests.processes import Running, Start, handles_sigterm, is_running, wait_until
+from tests.processes import Running, Start, handles_sigterm, is_running, on_linux, wait_until
 from tests.project import ROOT, STAGES, dvc, edit_params, leftovers, read_outputs, read_results, stage_command
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through Linux's /proc"),
-]
+pytestmark = [pytest.mark.slow, on_linux]
 
 SOON = 5
 """Seconds in which a process must have stopped: it takes a tenth of one, on a machine that has nothing else to do."""

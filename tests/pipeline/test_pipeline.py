@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.project import ROOT, STAGES, commit, copy_project, dvc, edit_params, read_outputs, run, stages_run
+from tests.project import (
+    ROOT,
+    STAGES,
+    clone_project,
+    commit,
+    copy_project,
+    dvc,
+    edit_params,
+    read_outputs,
+    run,
+    stages_run,
+)
 
 MODELS = ("pytorch", "keras", "biases", "global-mean")
 
@@ -38,8 +49,7 @@ def test_a_second_run_runs_no_stage(finished: Path) -> None:
 
 
 def test_the_same_inputs_give_the_same_bytes(finished: Path, tmp_path: Path) -> None:
-    again = tmp_path / "again"
-    run(tmp_path, "git", "clone", "--quiet", str(finished), str(again))
+    again = clone_project(finished, tmp_path / "again")
     assert not (again / "data" / "ratings.parquet").exists()
     for committed in (again / "losses").iterdir():
         committed.unlink()
@@ -66,20 +76,19 @@ def test_the_committed_results_belong_to_the_committed_code(tmp_path: Path, file
     assert stages_run(dvc(project, "repro", "--allow-missing", "--dry", file)) == []
 
 
-def test_a_pytorch_parameter_runs_pytorchs_stages_alone(project: Path) -> None:
-    edit_params(project, "device: auto ", "device: cpu ")
+@pytest.mark.parametrize(
+    ("stage", "old", "new"),
+    [
+        ("train-torch", "device: auto ", "device: cpu "),
+        ("train-keras", "steps_per_execution: 32", "steps_per_execution: 8"),
+    ],
+)
+def test_a_framework_s_parameter_runs_its_stages_alone(project: Path, stage: str, old: str, new: str) -> None:
+    edit_params(project, old, new)
 
     ran = stages_run(dvc(project, "repro"))
-    assert "train-torch" in ran
-    assert set(ran) <= {"train-torch", "plot-losses"}
-
-
-def test_a_keras_parameter_runs_kerass_stages_alone(project: Path) -> None:
-    edit_params(project, "steps_per_execution: 32", "steps_per_execution: 8")
-
-    ran = stages_run(dvc(project, "repro"))
-    assert "train-keras" in ran
-    assert set(ran) <= {"train-keras", "plot-losses"}
+    assert stage in ran
+    assert set(ran) <= {stage, "plot-losses"}
 
 
 def test_branches_compare_by_their_metrics(project: Path) -> None:
@@ -100,8 +109,7 @@ def test_branches_compare_by_their_metrics(project: Path) -> None:
 
 
 def test_a_new_clone_answers_at_once_without_a_remote(finished: Path, tmp_path: Path) -> None:
-    clone = tmp_path / "clone"
-    run(tmp_path, "git", "clone", "--quiet", str(finished), str(clone))
+    clone = clone_project(finished, tmp_path / "clone")
 
     shown = json.loads(dvc(clone, "metrics", "show", "--json"))[""]["data"]
     for framework in ("pytorch", "keras"):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stages.plot_losses import write_vega_bundle
-from tests.project import ROOT, commit, dvc, run
+from tests.project import ROOT, clone_project, commit, dvc, run
 
 pytestmark = pytest.mark.slow
 
@@ -149,8 +149,7 @@ def test_pages_one_folder_deeper_find_vega_too(repo: Path, tmp_path: Path, cwd: 
 
 @needs_browser
 def test_a_new_clone_shows_pictures_and_says_what_the_charts_lack(repo: Path, tmp_path: Path) -> None:
-    clone = tmp_path / "clone"
-    run(tmp_path, "git", "clone", "--quiet", str(repo), str(clone))
+    clone = clone_project(repo, tmp_path / "clone")
     dvc(clone, "plots", "show")
     page = browse(clone / "dvc_plots" / "index.html", tmp_path / "profile")
 
@@ -158,10 +157,3 @@ def test_a_new_clone_shows_pictures_and_says_what_the_charts_lack(repo: Path, tm
     assert page.lines == []
     assert "no-charts" not in page.hidden_ids
     assert_pictures(page, clone / "dvc_plots", count=1)
-
-
-def test_the_bundle_has_the_same_bytes_each_time(bundle: Path, tmp_path: Path) -> None:
-    again = tmp_path / "vega.js"
-    write_vega_bundle(again)
-
-    assert again.read_bytes() == bundle.read_bytes()

@@ -17,7 +17,7 @@ from moto.server import ThreadedMotoServer
 from wsgidav.wsgidav_app import WsgiDAVApp
 
 from tests.processes import Start, wait_until
-from tests.project import ROOT, commit, dvc, edit_params, read_results, run, stages_run
+from tests.project import ROOT, clone_project, commit, dvc, edit_params, read_results, run, stages_run
 from tests.samples import GOODBOOKS, needs_goodbooks
 
 pytestmark = pytest.mark.slow
@@ -40,8 +40,7 @@ def assert_shared(project: Path, url: str, settings: Settings) -> None:
     log_in(project, settings)
     assert "files pushed" in dvc(project, "push")
 
-    clone = project.with_name("clone")
-    run(project, "git", "clone", "--quiet", str(project), str(clone))
+    clone = clone_project(project, project.with_name("clone"))
     log_in(clone, settings)
     assert "files added" in dvc(clone, "pull")
     assert stages_run(dvc(clone, "repro")) == []

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stages.engines.here import HERE, Engine
@@ -26,12 +26,10 @@ from stages.ratings.checks import MAX_GAPS, Source, number_codes
 from stages.ratings.parts import order_pairs
 from stages.ratings.table import SCHEMA, Ratings, concatenate, write_parts
 from tests.project import ROOT
-from tests.ratings.ratings_files import prepare_settings
+from tests.ratings.ratings_files import Row, prepare_settings
+from tests.samples import quick
 
-Row = tuple[Any, Any, float]
 RULES = ("last", "first", "mean")
-
-quick = settings(deadline=None, derandomize=True, max_examples=150)
 
 
 def make_settings(on_duplicate: str = "last", per_user: int = 1, per_book: int = 1) -> Prepare:
@@ -154,16 +152,6 @@ def test_prepares_as_the_oracle_does(
         assert counts.min() >= least
         assert ids.to_pylist() == sorted(ids.to_pylist())
     assert [step.rows for step in prepared.steps] == [len(rows), len(settle(rows, rule)), len(expected)]
-
-
-@quick
-@given(rows=tables, seed=st.integers())
-def test_the_order_of_the_rows_does_not_matter_without_conflicts(rows: list[Row], seed: int) -> None:
-    rows = [(user, book, stars) for (user, book), stars in settle(rows, "last").items()] * 2
-    shuffled = random.Random(seed).sample(rows, len(rows))  # noqa: S311, no secret
-    for rule in RULES:
-        one, other = (prepare(make_source(order), make_settings(rule)) for order in (rows, shuffled))
-        assert named(one) == named(other)
 
 
 @quick

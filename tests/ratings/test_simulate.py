@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 from pyarrow import csv
 
 from data import simulate
-from tests.project import ROOT
+from tests.project import ROOT, failure, run
 
 SAMPLE = ROOT / "data" / "sample.csv"
 USERS, BOOKS = 2137, 400
@@ -27,11 +26,6 @@ def table(users: int = USERS, books: int = BOOKS, seed: int = 3, books_per_piece
 
 def columns(ratings: pa.Table) -> Columns:
     return {name: ratings[name].to_numpy() for name in ratings.column_names}
-
-
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, ROOT / "data" / "simulate.py", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +54,7 @@ def test_the_committed_sample_is_what_the_readme_s_command_makes(tmp_path: Path)
     )
     assert command
     again = tmp_path / "sample.csv"
-    subprocess.run([sys.executable, *shlex.split(command[1]), again], cwd=ROOT, check=True, capture_output=True)
+    run(ROOT, sys.executable, *shlex.split(command[1]), str(again))
     assert again.read_bytes() == SAMPLE.read_bytes()
 
 
@@ -135,39 +129,32 @@ def test_the_seed_decides(small: Columns) -> None:
 
 def test_expected_ratings_are_a_fourth_column(tmp_path: Path) -> None:
     plain, with_mean = tmp_path / "plain.csv", tmp_path / "with_mean.csv"
-    size = ("--users", "640", "--books", "120")
-    assert run(*size, "--output", plain).returncode == 0
-    assert run(*size, "--expected", "--output", with_mean).returncode == 0
+    command = sys.executable, "data/simulate.py", "--users", "640", "--books", "120"
+    run(ROOT, *command, "--output", str(plain))
+    run(ROOT, *command, "--expected", "--output", str(with_mean))
     assert csv.read_csv(with_mean).column_names == ["book_id", "user_id", "rating", "expected_rating"]
     assert csv.read_csv(with_mean).drop_columns("expected_rating").equals(csv.read_csv(plain))
 
 
 @pytest.mark.parametrize(
-    ("users", "books", "seed", "words"),
+    ("users", "books", "seed", "output", "words"),
     [
-        (50, 1000, 1, "too few users"),
-        (50_000, 1000, 1, "too many users"),
-        (0, 1000, 1, "at least one user"),
-        (5342, 0, 1, "at least one user and one book"),
-        (5342, 1000, -1, "non-negative"),
+        (50, 1000, 1, "ratings.csv", "too few users"),
+        (50_000, 1000, 1, "ratings.csv", "too many users"),
+        (0, 1000, 1, "ratings.csv", "at least one user"),
+        (5342, 0, 1, "ratings.csv", "at least one user and one book"),
+        (5342, 1000, -1, "ratings.csv", "non-negative"),
+        (640, 120, 1, "absent/ratings.csv", "absent"),
     ],
 )
 def test_what_cannot_be_simulated_is_said_in_one_line(
-    tmp_path: Path, users: int, books: int, seed: int, words: str
+    tmp_path: Path, users: int, books: int, seed: int, output: str, words: str
 ) -> None:
-    size = ("--users", str(users), "--books", str(books), f"--seed={seed}")
-    done = run(*size, "--output", tmp_path / "ratings.csv")
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert words in done.stderr
+    size = f"--users={users}", f"--books={books}", f"--seed={seed}"
+    said = failure(ROOT, sys.executable, "data/simulate.py", *size, f"--output={tmp_path / output}")
+    assert said.count("\n") == 1
+    assert words in said
     assert not list(tmp_path.iterdir())
-
-
-def test_a_folder_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
-    done = run("--users", "640", "--books", "120", "--output", tmp_path / "absent" / "ratings.csv")
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert "absent" in done.stderr
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -14,45 +14,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.program.errors import StageError
 from stages.ratings import files
-from stages.ratings.source import read_source
-from tests.ratings.ratings_files import COMPRESSORS, Row, parquet, prepare_settings, rows
+from tests.ratings.ratings_files import COMPRESSORS, Row, parquet, read, refusal, write
+from tests.samples import quick
 
 HEADER = b"user_id,book_id,rating\n"
 GOOD = HEADER + b"".join(b"%d,%d,%d\n" % (row % 7, row % 11, row % 5 + 1) for row in range(40))
-
-quick = settings(
-    deadline=None, derandomize=True, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-
-
-def read(path: Path, **changes: Any) -> list[Row]:
-    return rows(read_source(prepare_settings(path, **changes)))
-
-
-def refusal(path: Path, **changes: Any) -> str:
-    with pytest.raises(StageError) as caught:
-        read_source(prepare_settings(path, **changes))
-    message = str(caught.value)
-    assert str(path) in message
-    assert len(message.splitlines()) <= 5
-    assert len(message) < 2000
-    return message
-
-
-def write(folder: Path, content: bytes, name: str = "ratings.csv") -> Path:
-    path = folder / name
-    path.write_bytes(content)
-    return path
-
-
-def write_parquet(folder: Path, **columns: Any) -> Path:
-    return write(folder, parquet(columns), "ratings.parquet")
-
 
 # --- CSV that is read ---
 
@@ -81,6 +52,7 @@ READ: dict[str, tuple[bytes, list[Row]]] = {
     "decimal commas in quotes": (HEADER + b'1,2,"4,5"\n', [(1, 2, 4.5)]),
     "a very long name": (HEADER + b"x" * 100_000 + b",2,3\n", [("x" * 100_000, 2, 3)]),
     "a quote in the last line": (b'user_id,book_id,rating,size\n1,2,3,7\n1,4,3,5" disk\n', [(1, 2, 3), (1, 4, 3)]),
+    "gzip after gzip": (gzip.compress(HEADER + b"1,2,3\n") + gzip.compress(b"4,5,1\n"), [(1, 2, 3), (4, 5, 1)]),
     "a NUL byte in another column": (b"user_id,book_id,rating,t\n1,2,3,a\0b\n", [(1, 2, 3)]),
 }  # fmt: skip
 
@@ -88,11 +60,6 @@ READ: dict[str, tuple[bytes, list[Row]]] = {
 @pytest.mark.parametrize(("content", "rows"), READ.values(), ids=READ)
 def test_reads(content: bytes, rows: list[Row], tmp_path: Path) -> None:
     assert read(write(tmp_path, content)) == rows
-
-
-def test_reads_concatenated_gzip(tmp_path: Path) -> None:
-    path = write(tmp_path, gzip.compress(HEADER + b"1,2,3\n") + gzip.compress(b"4,5,1\n"))
-    assert read(path) == [(1, 2, 3), (4, 5, 1)]
 
 
 def test_reads_the_columns_that_the_parameters_name(tmp_path: Path) -> None:
@@ -291,8 +258,8 @@ IDS: dict[str, tuple[pa.Array, list[Any]]] = {
 
 @pytest.mark.parametrize(("ids", "users"), IDS.values(), ids=IDS)
 def test_reads_ids_of_any_type_from_parquet(ids: pa.Array, users: list[Any], tmp_path: Path) -> None:
-    path = write_parquet(tmp_path, rating=[3, 4, 5], extra=[[1], None, []], user_id=ids, book_id=[1, 2, 3])
-    assert read(path) == list(zip(users, [1, 2, 3], [3, 4, 5], strict=True))
+    columns = {"rating": [3, 4, 5], "extra": [[1], None, []], "user_id": ids, "book_id": [1, 2, 3]}
+    assert read(write(tmp_path, parquet(columns))) == list(zip(users, [1, 2, 3], [3, 4, 5], strict=True))
 
 
 STARS = [
@@ -305,7 +272,7 @@ STARS = [
 
 @pytest.mark.parametrize("stars", STARS, ids=lambda stars: str(stars.type))
 def test_reads_ratings_of_any_type_from_parquet(stars: pa.Array, tmp_path: Path) -> None:
-    path = write_parquet(tmp_path, user_id=[1, 2, 3], book_id=[1, 2, 3], rating=stars)
+    path = write(tmp_path, parquet({"user_id": [1, 2, 3], "book_id": [1, 2, 3], "rating": stars}))
     assert [row[2] for row in read(path)] == [3, 4, 5]
 
 
@@ -318,7 +285,7 @@ def test_reads_parquet_of_any_compression_and_many_row_groups(codec: str, tmp_pa
 
 
 def test_a_column_s_name_in_parquet_is_no_path(tmp_path: Path) -> None:
-    path = write_parquet(tmp_path, **{"a": [{"b": 9}], "a.b": [1], "book_id": [2], "rating": [3]})
+    path = write(tmp_path, parquet({"a": [{"b": 9}], "a.b": [1], "book_id": [2], "rating": [3]}))
     assert read(path, columns={"user": "a.b", "book": "book_id", "rating": "rating"}) == [(1, 2, 3)]
 
 
@@ -350,7 +317,7 @@ PARQUET_REFUSED: dict[str, tuple[str, Any, str]] = {
 @pytest.mark.parametrize(("name", "values", "fragment"), PARQUET_REFUSED.values(), ids=PARQUET_REFUSED)
 def test_refuses_parquet(name: str, values: Any, fragment: str, tmp_path: Path) -> None:
     others = {other: [3] * len(values) for other in {"user_id", "book_id", "rating"} - {name}}
-    assert fragment in refusal(write_parquet(tmp_path, **others | {name: values}))
+    assert fragment in refusal(write(tmp_path, parquet(others | {name: values})))
 
 
 def test_refuses_parquet_with_a_column_twice(tmp_path: Path) -> None:
@@ -496,11 +463,9 @@ ids = st.lists(st.integers(0, 2**63 - 1), min_size=1) | st.lists(names, min_size
 def test_what_any_writer_of_csv_writes_is_read(
     columns: tuple[list[Any], ...], order: list[int], quoted: bool, tmp_path: Path
 ) -> None:
-    def field(value: object) -> str:
-        text = str(value)
-        return '"' + text.replace('"', '""') + '"' if quoted or set(text) & {'"', ","} else text
-
     rows = list(zip(*columns, strict=False))
     table = [("user_id", "book_id", "rating", "title"), *((*row, "a,b") for row in rows)]
-    text = "".join(",".join(field(row[place]) for place in order) + "\n" for row in table)
-    assert read(write(tmp_path, text.encode())) == rows
+    text = io.StringIO()
+    writer = csv.writer(text, quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL, lineterminator="\n")
+    writer.writerows([row[place] for place in order] for row in table)
+    assert read(write(tmp_path, text.getvalue())) == rows

@@ -3,7 +3,6 @@
 import csv
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pytest
 from recommend.library import Library
 from recommend.network import NAMES
 from stages.ratings.table import write_table
-from tests.project import ROOT, edit_params, run
+from tests.project import ROOT, edit_params, failure, run
 from tests.recommend.projects import answer, refusal, write
 
 
@@ -28,11 +27,7 @@ def test_answers_without_a_framework(trained: Path) -> None:
         "assert not loaded, loaded"
     )
     arguments = ["--project", str(trained), "--user", "1040", "--min-ratings", "1", "--model", ""]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Books for reader 1040") == 3
+    assert run(ROOT, sys.executable, "-c", code, *arguments).stdout.count("Books for reader 1040") == 3
 
 
 def test_says_which_model_it_asked_and_takes_the_best(trained: Path) -> None:
@@ -62,7 +57,7 @@ def test_files_of_every_kind_hold_the_same(trained: Path, titles: Path, tmp_path
 def test_an_empty_list_is_a_file_too(suffix: str, trained: Path, tmp_path: Path) -> None:
     path = tmp_path / f"list{suffix}"
     everything = write(tmp_path / "mine.csv", "book,stars\n" + "".join(f"b{number:03},3\n" for number in range(40)))
-    answer(trained, "--rated", everything, "--output", path)
+    answer(trained, "--rated", everything, "--model", "keras", "--why", "--output", path)
     if suffix == ".json":
         assert json.loads(path.read_text()) == []
     else:
@@ -144,6 +139,6 @@ def test_refuses_a_command_that_makes_no_sense(
 
 
 def test_a_mistake_ends_with_one_line(trained: Path) -> None:
-    done = run(ROOT, sys.executable, "-m", "recommend", "--project", str(trained), "--user", "nobody", check=False)
-    assert (done.returncode, done.stdout.count("\n")) == (1, 1)
-    assert done.stdout.startswith("error: no reader 'nobody' in these ratings")
+    said = failure(ROOT, sys.executable, "-m", "recommend", "--project", str(trained), "--user", "nobody")
+    assert said.count("\n") == 1
+    assert said.startswith("error: no reader 'nobody' in these ratings")

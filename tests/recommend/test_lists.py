@@ -41,12 +41,6 @@ def test_of_equal_books_the_first_count(count: int) -> None:
     assert books.numbers.tolist() == left[np.argsort(-values[left], kind="stable")][:count].tolist()
 
 
-def test_a_reader_of_everything_gets_an_empty_list(trained: Path, titled: Library) -> None:
-    network = read_network("keras", trained, titled)
-    reader = Reader("", np.arange(40), np.full(40, 3.0), 0)
-    assert list_books(titled, network, [reader], NOBODY, 10, why=True) == []
-
-
 def test_nearest_leaves_the_book_itself_out(trained: Path, library: Library) -> None:
     network = read_network("keras", trained, library)
     found = nearest(network, 7, np.arange(40), 39)

@@ -4,8 +4,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from divergence.optimisers import adam, take_steps
-from stages.training.conventions import AdamConventions
+from stages.training.conventions import AdamConventions, Side
 
+SIDES: tuple[Side, Side] = ("torch", "keras")
+ALL_ADAMS = [AdamConventions(epsilon, betas, rows) for epsilon in SIDES for betas in SIDES for rows in SIDES]
 LEARNING_RATE = 0.01
 START = np.random.default_rng(1).normal(size=(4, 3))
 """A table of four rows; no batch looks up the last one."""

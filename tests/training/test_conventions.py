@@ -1,6 +1,5 @@
 """Each framework's own convention is what `stages.training.conventions` says it is, and each emulation follows it."""
 
-import math
 from collections.abc import Callable
 from functools import partial
 
@@ -8,33 +7,15 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from scipy.stats import kstest
 
 from stages.program.params import Params, Precision
-from stages.ratings.table import Ratings
 from stages.train_torch import build_model
-from stages.training.conventions import AdamConventions, Program, Side, own_adam, resolve_adam
+from stages.training.conventions import AdamConventions, Program, own_adam, resolve_adam
 from stages.training.conventions.torch_adam import AdamByConventions
 from stages.training.conventions.weights import draw_initial_weights
 from tests.samples import change, simulate
-from tests.training.adam_reference import GRADIENTS, LEARNING_RATE, ROWS, START, reference_adam
-
-EMBEDDING = {"torch": ("norm", (0, 1)), "keras": ("uniform", (-0.05, 0.1))}
-SIDES: tuple[Side, Side] = ("torch", "keras")
-ALL_ADAMS = [AdamConventions(epsilon, betas, rows) for epsilon in SIDES for betas in SIDES for rows in SIDES]
-
-
-def dense_limit(side: str, fan_in: int, fan_out: int) -> float:
-    return math.sqrt(1 / fan_in if side == "torch" else 6 / (fan_in + fan_out))
-
-
-def assert_uniform(values: NDArray[np.floating], limit: float) -> None:
-    assert kstest(values.ravel(), "uniform", (-limit, 2 * limit)).pvalue > 0.001
-
-
-@pytest.fixture(scope="module")
-def ratings() -> Ratings:
-    return simulate(users=900, books=700, rows=4000)
+from tests.training.adam_reference import ALL_ADAMS, GRADIENTS, LEARNING_RATE, ROWS, SIDES, START, reference_adam
+from tests.training.first_weights import assert_drawn
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -42,32 +23,24 @@ def test_drawn_weights_have_the_distribution_of_their_convention(params: Params,
     chosen = change(params, conventions={"embedding_init": side, "dense_init": side, "bias_init": side})
     weights = draw_initial_weights(chosen, user_count=900, book_count=700)
 
-    for embedding, rows in ((weights.book_embedding, 700), (weights.user_embedding, 900)):
-        assert embedding is not None
-        assert embedding.shape == (rows, 5)
-        assert kstest(embedding.ravel(), *EMBEDDING[side]).pvalue > 0.001
+    assert weights.book_embedding is not None
+    assert weights.user_embedding is not None
     assert weights.kernels is not None
     assert weights.biases is not None
+    assert [weights.book_embedding.shape, weights.user_embedding.shape] == [(700, 5), (900, 5)]
     assert [kernel.shape for kernel in weights.kernels] == [(10, 128), (128, 32), (32, 1)]
-    for kernel, bias in zip(weights.kernels, weights.biases, strict=True):
-        assert_uniform(kernel, dense_limit(side, *kernel.shape))
-        if side == "torch":
-            assert_uniform(bias, dense_limit(side, *kernel.shape))
-        else:
-            assert not bias.any()
+    tables = weights.book_embedding, weights.user_embedding
+    assert_drawn(side, tables, zip(weights.kernels, weights.biases, strict=True))
 
 
-def test_pytorchs_own_weights_have_the_distribution_of_its_convention(params: Params, ratings: Ratings) -> None:
-    model = build_model(params, ratings)
+def test_pytorchs_own_weights_have_the_distribution_of_its_convention(params: Params) -> None:
+    model = build_model(params, simulate(users=900, books=700, rows=4000))
 
-    for embedding in (model.book_embedding, model.user_embedding):
-        assert kstest(embedding.weight.detach().numpy().ravel(), *EMBEDDING["torch"]).pvalue > 0.001
+    tables = [table.weight.numpy(force=True) for table in (model.book_embedding, model.user_embedding)]
     layers = [layer for layer in model.dense if isinstance(layer, torch.nn.Linear)]
     assert len(layers) == 3
-    for layer in layers:
-        limit = dense_limit("torch", layer.in_features, layer.out_features)
-        assert_uniform(layer.weight.detach().numpy(), limit)
-        assert_uniform(layer.bias.detach().numpy(), limit)
+    weights = [(layer.weight.numpy(force=True).T, layer.bias.numpy(force=True)) for layer in layers]
+    assert_drawn("torch", tables, weights)
 
 
 def test_one_conventions_choice_does_not_move_the_draws_of_another(params: Params) -> None:

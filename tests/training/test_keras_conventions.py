@@ -7,7 +7,6 @@ import keras
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.stats import kstest
 
 from stages.engines.keras import configure, set_precision
 from stages.program.params import Params, Precision
@@ -16,8 +15,8 @@ from stages.training.conventions import KERAS_PROGRAMS, AdamConventions, own_ada
 from stages.training.conventions.keras_adam import AdamByConventions, SparseEmbedding, make_adam
 from tests.project import ROOT, run
 from tests.samples import change, simulate
-from tests.training.adam_reference import GRADIENTS, LEARNING_RATE, ROWS, START, reference_adam
-from tests.training.test_conventions import ALL_ADAMS, EMBEDDING, assert_uniform, dense_limit
+from tests.training.adam_reference import ALL_ADAMS, GRADIENTS, LEARNING_RATE, ROWS, START, reference_adam
+from tests.training.first_weights import assert_drawn
 
 BACKEND = keras.backend.backend()
 
@@ -31,13 +30,8 @@ def engine(params: Params) -> None:
 def test_keras_own_weights_have_the_distribution_of_its_convention(params: Params) -> None:
     model = build_model(change(params, keras={"backend": BACKEND}), simulate(users=900, books=700, rows=4000))
 
-    for name in ("book_embedding", "user_embedding"):
-        weights = model.get_layer(name).get_weights()[0]
-        assert kstest(weights.ravel(), *EMBEDDING["keras"]).pvalue > 0.001
-    for position in range(3):
-        kernel, bias = model.get_layer(f"dense_{position}").get_weights()
-        assert_uniform(kernel, dense_limit("keras", *kernel.shape))
-        assert not bias.any()
+    tables = [model.get_layer(name).get_weights()[0] for name in ("book_embedding", "user_embedding")]
+    assert_drawn("keras", tables, [model.get_layer(f"dense_{position}").get_weights() for position in range(3)])
 
 
 def step_keras(optimizer: Any, sparse: bool, start: NDArray[np.float64] = START) -> NDArray[np.float64]:

@@ -1,7 +1,6 @@
 """The two trainers, and that their results agree to the last digits once their conventions do."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,16 @@ from stages.prepare_ratings import prepare
 from stages.program.errors import StageError
 from stages.program.params import Params
 from stages.ratings.source import read_source
-from stages.ratings.table import Ratings, concatenate, read_ratings, write_ratings
+from stages.ratings.table import Ratings, concatenate, write_ratings
 from stages.split import TEST, TRAIN, VALIDATION
 from stages.train_baselines import fit_biases, mean_squared_error
 from stages.train_keras import KerasTrainer
 from stages.train_torch import TorchTrainer
 from stages.training.fit import fit, shuffle_rows
 from stages.training.losses import LossCurve
-from tests.project import ROOT
-from tests.samples import GOODBOOKS, change, draw_parts, needs_goodbooks, simulate
+from tests.project import ROOT, run
+from tests.samples import GOODBOOKS, Parts, change, draw_parts, needs_goodbooks, simulate
 
-Parts = tuple[Ratings, Ratings, Ratings]
 Weights = list[NDArray[np.floating]]
 SIDES = ("torch", "keras")
 TRAINERS: list[Any] = [TorchTrainer, KerasTrainer]
@@ -102,16 +100,10 @@ def test_keras_on_the_torch_backend_agrees_too(params: Params, parts: Parts, sid
     for rows, name in zip(parts, ("train", "validation", "test"), strict=True):
         write_ratings(rows, tmp_path / f"{name}.parquet")
     (tmp_path / "params.yaml").write_text(json.dumps(change(chosen, keras={"backend": "torch"}).model_dump()))
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "stages.train_keras", "--params", tmp_path / "params.yaml"),
-            *("--train", tmp_path / "train.parquet", "--validation", tmp_path / "validation.parquet"),
-            *("--test", tmp_path / "test.parquet", "--losses", tmp_path / "losses.json"),
-            *("--weights", tmp_path / "keras.weights.h5"),
-        ],
-        cwd=ROOT,
-        check=True,
-    )
+    outputs = f"--losses={tmp_path / 'losses.json'}", f"--weights={tmp_path / 'keras.weights.h5'}"
+    tables = [f"--{name}={tmp_path / name}.parquet" for name in ("train", "validation", "test")]
+    parameters = f"--params={tmp_path / 'params.yaml'}"
+    run(ROOT, sys.executable, "-m", "stages.train_keras", parameters, *tables, *outputs)
     on_torch = json.loads((tmp_path / "losses.json").read_text())["curve"]
     _, (keras_curve, _) = train_both(chosen, parts[0], parts[1])
 
@@ -193,15 +185,6 @@ def test_biases_find_what_was_simulated() -> None:
         / (np.bincount(ratings.books) + 5),
         atol=1e-6,
     )
-
-
-def test_ratings_survive_their_file(tmp_path: Path) -> None:
-    ratings = simulate(users=30, books=20, rows=100)
-    write_ratings(ratings, tmp_path / "ratings.parquet")
-    again = read_ratings(tmp_path / "ratings.parquet")
-
-    for left, right in ((ratings.users, again.users), (ratings.books, again.books), (ratings.stars, again.stars)):
-        np.testing.assert_array_equal(left, right)
 
 
 @pytest.mark.parametrize("side", ["torch", pytest.param("keras", marks=pytest.mark.slow)])
