@@ -20,6 +20,7 @@ from divergence.losses import PENALTY, complete_losses, find_groups
 from divergence.parting import find_parting
 from divergence.record import Array, Record, Step
 from divergence.steps import (
+    APART,
     DECAY,
     EPSILON,
     NAMED,
@@ -253,7 +254,11 @@ def steps(comparison: Comparison, mixtures: Mixtures) -> Iterator[Finding]:
         if one and other and not one & other:
             for difference in differing_parts(one, other, comparison.records):
                 groups[difference].append(label)
-        elif bool(one) != bool(other) and differences[label] > comparison.tolerance("after"):
+        elif (
+            bool(one) != bool(other)
+            and differences[label] > comparison.tolerance("after")
+            and not _only_one_keeps_look_ups(comparison, one | other)
+        ):
             here, there = ("a known formula" if found else "no known formula explains it" for found in (one, other))
             groups["the formula", here, there].append(label)
     if any(not any(both) and differences[label] > comparison.tolerance("after") for label, both in mixtures.items()):
@@ -264,6 +269,12 @@ def steps(comparison: Comparison, mixtures: Mixtures) -> Iterator[Finding]:
         lines = [by + STATED * (part == EPSILON)] + [NO_SETTING] * (part in WITHOUT_SETTING or is_place)
         names = labels if len(labels) < max(2, len(mixtures)) else ["all weights"]
         yield Finding(1, "after", _of(part, names), here, there, lines)
+
+
+def _only_one_keeps_look_ups(comparison: Comparison, mixtures: set[Mixture]) -> bool:
+    """Whether only look-up by look-up explains the one program's steps, and the other's record has no look-ups."""
+    are_kept = all(record.steps[0]["squares"] for record in comparison.records)
+    return not are_kept and all(dict(mixture).get(REPEATED) == APART for mixture in mixtures)
 
 
 def difference(comparison: Comparison, step: int, checkpoint: str, labels: list[str]) -> Iterator[Finding]:

@@ -34,6 +34,7 @@ NOT_TRAINED: Mixture = (("optimiser", "none (not trained)"),)
 NAMED = "SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "SparseAdam"
 """The frameworks' optimisers that have a formula here."""
 EPSILON, DECAY, RATE = "ε", "weight decay", "learning rate"
+APART = "squared look-up by look-up"
 REPEATED, UNUSED, OF_STEPS = "repeated rows", "rows not looked up", "momentum of"
 """Parts; the last two are open where each step looks up all rows, as of a dense layer, and where the rate stays."""
 SAMPLE = 3000
@@ -203,7 +204,7 @@ def _optimisers(
     rho = {f"{value:g}": {"rho": value} for value in numbers("alpha rho", 0.9, 0.99)}
     powers: Words = {"exact": {}, "of β rounded to float32": {"rounded_betas": True}}
     sums = {f"{s:.9g}": {"initial": s} for s in numbers("initial_accumulator_value", 0.0, 0.1, cast=True)}
-    one_by_one: Words = {"squared look-up by look-up": {"squares": squares}} if squares else {}
+    one_by_one: Words = {APART: {"squares": squares}} if squares else {}
     rows: Options = {REPEATED: {"summed, then squared": {}} | one_by_one}
     lazy: Options = {UNUSED: {"move on": {}, "stay (lazy)": {"looked_up": looked_up}}}
     of_adam: Options = {"β": beta, EPSILON: after | before, "βᵗ": powers} | rows | lazy | decay

@@ -1,10 +1,12 @@
 """The stage that holds the two programs against each other, and what it says where one of them was changed alone."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.nn.functional import mse_loss
 
 from ablation import agreement
 from ablation.plan import Framework
@@ -30,6 +32,15 @@ def record_with_an_epsilon_of_its_own(framework: Framework, params: Params, trai
     record_steps(framework, params, train, path)
 
 
+def record_with_a_sum(framework: Framework, params: Params, train: Path, path: Path) -> None:
+    """Likewise."""
+    if framework == "pytorch":
+        from stages import train_torch
+
+        vars(train_torch)["mse_loss"] = partial(mse_loss, reduction="sum")
+    record_steps(framework, params, train, path)
+
+
 def test_the_two_programs_agree_under_either_sides_conventions(params: Params, tmp_path: Path) -> None:
     found = agree(params, tmp_path)
 
@@ -46,3 +57,14 @@ def test_a_change_to_one_program_alone_is_named(
     assert found["keras"]["differing"] > 0
     assert "step 1, step: ε, for" in found["keras"]["first"]
     assert "before the bias correction | 1e-08 added to √v̂" in found["keras"]["first"]
+
+
+def test_no_difference_is_named_that_the_records_cannot_show(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(agreement, "record_steps", record_with_a_sum)
+    found = agree(params, tmp_path)
+
+    for side in ("torch", "keras"):
+        assert found[side]["first"] == "step 1, loss: the loss: sum of the squared error | mean of the squared error"
+    assert "Further differences" not in capsys.readouterr().out
