@@ -14,7 +14,7 @@ from stages.engines.here import HERE, Engine
 from stages.program.errors import StageError, shorten
 from stages.program.params import Params, Prepare
 from stages.program.process import run_stage
-from stages.ratings.checks import PLAIN_NUMBER, Source
+from stages.ratings.checks import Source, is_plain
 from stages.ratings.parts import EXAMPLES, Repeats, count_books, divide, drop_rare, renumber, settle, summarise
 from stages.ratings.source import read_source
 from stages.ratings.table import write_parts, write_table
@@ -166,7 +166,7 @@ def find_oddities(prepared: Prepared) -> list[str]:
         )
     for ids, kind in ((prepared.user_ids, "user"), (prepared.book_ids, "book")):
         if pa.types.is_string(ids.type):
-            names = [name for name in ids.to_pylist() if not PLAIN_NUMBER.fullmatch(name)]
+            names = [name for name in ids.to_pylist() if not is_plain(name)]
             examples = ", ".join(shorten(repr(name)) for name in names[:3])
             oddities.append(
                 f"{len(names):,} of {len(ids):,} {kind} ids are no plain numbers ({examples}): all are taken for names"
@@ -177,10 +177,10 @@ def find_oddities(prepared: Prepared) -> list[str]:
 def looks_unrated(counts: Counter[float], lowest: float) -> bool:
     """Whether the scale's lowest rating stands apart: it has a large share, and a gap or a dip is above it."""
     rest = sorted(counts.keys() - {lowest})
-    if counts[lowest] < UNRATED_SHARE * counts.total() or len(rest) < 2:
+    if counts[lowest] < UNRATED_SHARE * counts.total() or not rest:
         return False
-    gap = rest[0] - lowest >= 1.5 * min(np.diff(rest))
-    return bool(gap) or counts[rest[0]] < max(counts[star] for star in rest[1:])
+    gap = rest[0] - lowest >= 1.5 * min(np.diff(rest), default=1)
+    return bool(gap) or counts[rest[0]] < max((counts[star] for star in rest[1:]), default=0)
 
 
 def main(params: Params, ratings: Path, users: Path, books: Path) -> None:

@@ -56,6 +56,9 @@ class Columns(Section):
         return self
 
 
+NOT_OF_FILES = {"idna", "punycode", "raw-unicode-escape", "unicode-escape"}
+
+
 class Prepare(Section):
     """What `prepare-ratings` reads and keeps."""
 
@@ -88,6 +91,8 @@ class Prepare(Section):
         try:
             "a".encode(encoding)
             codecs.getincrementaldecoder(encoding)
+            if codecs.lookup(encoding).name.replace("_", "-") in NOT_OF_FILES:
+                raise LookupError
         except (LookupError, ValueError) as error:
             raise ValueError(f"{reprlib.repr(encoding)} is no encoding of text that Python knows") from error
         return encoding

@@ -28,7 +28,7 @@ MISSING = {text.casefold() for text in (*pyarrow.csv.ConvertOptions().null_value
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?", re.ASCII | re.IGNORECASE)
 WHOLE_NUMBER = re.compile(r"\+?\d+(\.0*)?", re.ASCII)
 PLAIN_NUMBER = re.compile(r"0|[1-9]\d{0,18}", re.ASCII)
-POWER_OF_TEN = re.compile(r"[+-]?(\d+[.,]\d*e[+-]?|\d+e[+-])\d+", re.ASCII | re.IGNORECASE)  # 12e3 may be hexadecimal
+POWER_OF_TEN = re.compile(r"[+-]?(\d*[.,]\d*e[+-]?|\d+e[+-])\d+", re.ASCII | re.IGNORECASE)  # 12e3 may be hexadecimal
 EXCEL_TEXT = re.compile(r'="(.*)"', re.DOTALL)
 CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -124,7 +124,7 @@ class _Ids(_Column):
             value, fault = _read_id(text)
             if value != text and fault in ("", ODD_NUMBER):
                 self._codes[text] = self._code(value)
-            elif _is_plain(text):
+            elif is_plain(text):
                 self._codes[text] = int(text)
             else:
                 self._codes[text] = -1 - len(self.texts)
@@ -161,7 +161,7 @@ class _Ids(_Column):
         if codes.min(initial=0) < 0:
             texts = [self.texts.get(code, str(code)) for code in codes.tolist()]
             plain = [text.strip(" \t") for text in texts]
-            ids = pa.array([*map(int, plain)] if all(map(_is_plain, plain)) else texts)
+            ids = pa.array([*map(int, plain)] if all(map(is_plain, plain)) else texts)
         if pa.types.is_integer(ids.type):
             ids, places = np.unique(ids, return_inverse=True)  # where blanks are around it, a number may be there twice
         else:
@@ -177,6 +177,7 @@ class Check:
     def __init__(self, settings: Prepare) -> None:
         self._settings = settings
         self._lowest, self._highest = np.array(settings.rating_scale, np.float32)
+        self._words = {word.strip(): stars for word, stars in settings.rating_words.items()}
         self._not_rated = {value.strip() if isinstance(value, str) else float(value) for value in settings.not_rated}
         self._ids = (_Ids(), _Ids())
         self._stars = [np.array([], np.float32)]
@@ -254,7 +255,7 @@ class Check:
         """Stars, and what is wrong."""
         text = text.strip()
         number = text.replace(",", ".")
-        stars = self._settings.rating_words.get(text, float(number) if NUMBER.fullmatch(number) else math.nan)
+        stars = self._words.get(text, float(number) if NUMBER.fullmatch(number) else math.nan)
         if text in self._not_rated or stars in self._not_rated:
             return math.nan, NOT_RATED
         if math.isnan(stars):
@@ -300,7 +301,8 @@ def _distinct(column: pa.Array) -> tuple[list[str], NDArray[np.int32]]:
     return [as_text(value, exact) for value in encoded.dictionary.to_pylist()], encoded.indices.to_numpy()
 
 
-def _is_plain(text: str) -> bool:
+def is_plain(text: str) -> bool:
+    """Whether an id is a whole number, from 0, without leading zeros."""
     return bool(PLAIN_NUMBER.fullmatch(text)) and int(text) < 2**63
 
 

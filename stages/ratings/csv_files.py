@@ -7,6 +7,7 @@ slower, but it knows the strict grammar and each row's line.
 import csv
 import io
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ HEAD = 1 << 16  # bytes by which the separator and the columns are found
 SAMPLE = 20  # rows, likewise
 SEPARATORS = ("\t", "::", ";", "|", ",", " ")  # the comma late: it may be a decimal one
 DOUBLE_COLON = "\x1f"  # stands for `::`, which is longer than the one character that readers of CSV take
+EXCELS_LINE = re.compile(rb'"?sep=', re.IGNORECASE)
 SWALLOWING = "with a quote that goes on over lines that look like rows; within quotes, a quote is written twice"
 UNCLOSED = f"with a quote that isn't closed, or a field of more than {csv.field_size_limit():,} characters"
 
@@ -36,7 +38,7 @@ class CsvFile:
         first = next(chunks, None)
         if first is None:
             raise StageError(f"{path} is empty")
-        if first.data.startswith(b"sep="):  # Excel's own line
+        if EXCELS_LINE.match(first.data):
             first = first._replace(data=first.data.partition(b"\n")[2], first=2)
         head = first.data[:HEAD].decode("utf-8", "replace")
         self.separator = _find_separator(head, settings)
@@ -45,7 +47,7 @@ class CsvFile:
         if self.separator == "::":
             self._chunks = map(_replace_colons, self._chunks)
         row = next(_read_head(head, self.separator), [])
-        self._width, self._header = len(row), settings.header
+        self._width, self._header, self._settings = len(row), settings.header, settings
         self.names = row if settings.header else [str(number + 1) for number in range(len(row))]
 
     def blocks(self, names: list[str]) -> Iterator[Block]:
@@ -108,10 +110,10 @@ class CsvFile:
         return Block.of(rows, len(places), broken)
 
     def _are_rows(self, lines: list[bytes], rating: list[int]) -> bool:
-        """Whether each of a row's further lines would be a row by itself, with a number where the rating is."""
-        rows = [next(csv.reader([line.decode()], delimiter=self._delimiter), []) for line in lines]
+        """Whether each of a row's further lines, but blank ones, would be a row by itself, with a rating."""
+        rows = [next(csv.reader([line.decode()], delimiter=self._delimiter)) for line in lines if line.strip()]
         return bool(rows) and all(
-            len(row) == self._width and all(NUMBER.fullmatch(row[place].strip()) for place in rating) for row in rows
+            len(row) == self._width and all(_is_rating(row[place], self._settings) for place in rating) for row in rows
         )
 
 
@@ -125,15 +127,28 @@ def _read_head(head: str, separator: str) -> Iterator[list[str]]:
     return filter(None, csv.reader(io.StringIO(head.replace(separator, delimiter)), delimiter=delimiter))
 
 
+def _is_rating(text: str, settings: Prepare) -> bool:
+    """Whether a field looks like a rating, or says that there is none."""
+    words = {*settings.rating_words, *map(str, settings.not_rated)}
+    return text.strip() in words or bool(NUMBER.fullmatch(text.strip().replace(",", ".")))
+
+
 def _find_separator(head: str, settings: Prepare) -> str:
-    """The one that is set; else one with which the named columns are there, or which gives the most columns."""
+    """The one that is set; else one with which the named columns are there, or which gives the most columns.
+
+    Where columns are counted, rather one with a rating in its place, and with none of the others in the first of them.
+    """
     if settings.separator != "auto":
         return settings.separator.replace(r"\t", "\t")
     names = {name for _, name in settings.columns if isinstance(name, str)}
+    places = [place - 1 for _, place in settings.columns if isinstance(place, int)]
 
-    def fit(separator: str) -> tuple[bool, float]:
+    def fit(separator: str) -> tuple[bool, bool, bool, float]:
         rows = list(itertools.islice(_read_head(head, separator), SAMPLE))
         width = min(map(len, rows), default=0)
-        return bool(rows and names and names <= {*rows[0]}), min(width, 1.5) if separator == " " else width
+        is_named = bool(rows and names and names <= {*rows[0]})
+        is_rated = max(places, default=width) < width and all(_is_rating(row[places[-1]], settings) for row in rows)
+        is_whole = is_rated and not any(other in row[places[0]] for row in rows for other in SEPARATORS[:-1])
+        return is_named, is_rated, is_whole, min(width, 1.5) if separator == " " else width
 
     return max(SEPARATORS, key=fit)

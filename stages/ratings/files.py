@@ -4,6 +4,7 @@ import codecs
 import glob
 import itertools
 import lzma
+import re
 import zipfile
 from collections.abc import Iterator
 from fnmatch import fnmatch
@@ -21,17 +22,32 @@ CHUNK = 1 << 21  # bytes of text that are read at a time
 LONGEST_LINE = 1 << 24  # bytes: no ratings line is near it, and a file without line ends far beyond
 
 COMPRESSIONS = {
-    **{b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4"},
-    **{b"\xfd7zXZ\0": "xz", b"PK\x03\x04": "zip", b"PK\x05\x06": "zip"},
+    **{
+        rb"\x1f\x8b": "gzip",
+        rb"BZh([1-9](1A|\x17r|.?$)|$)": "bz2",
+        rb"\x28\xb5\x2f\xfd": "zstd",
+        rb"\x04\x22\x4d\x18": "lz4",
+    },
+    **{rb"\xfd7zXZ\0": "xz", rb"PK\x03\x04": "zip", rb"PK\x05\x06": "zip"},
 }
-OTHER_KINDS = {
+MARKS = {
+    **{codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"},
+    **{codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"},
+}
+BINARY = re.compile(rb"[\x00-\x08\x0e-\x1f]")
+BINARY_KINDS = {
     **{b"ARROW1": "an Arrow or Feather file", b"FEA1": "a Feather file", b"PARE": "an encrypted Parquet file"},
     **{b"\xd0\xcf\x11\xe0": "an Excel workbook (.xls)", b"\x89HDF": "an HDF5 file", b"SQLite": "an SQLite database"},
     **{b"\x80\x04\x95": "a Python pickle", b"\x80\x05\x95": "a Python pickle", b"\x93NUMPY": "a NumPy file"},
-    **{b"ORC": "an ORC file", b"Obj\x01": "an Avro file", b"%PDF": "a PDF"},
+    **{b"ORC": "an ORC file", b"Obj\x01": "an Avro file", b"\x89PNG": "a picture"},
     **{b"7z\xbc\xaf": "a 7z archive", b"Rar!": "a rar archive"},
-    **{b"<": "a page in HTML or XML (which asked to log in?)"},
 }
+TEXT_KINDS = {
+    rb"\s*<(!|\?xml|html|head|body)": "a page in HTML or XML (which asked to log in?)",
+    rb"%PDF": "a PDF",
+    rb"version https://git-lfs": "a pointer of Git LFS; git lfs pull brings the file itself",
+}
+JSON_ARRAY = re.compile(rb'\[\s*([\[{\]"\d-]|$)')
 ENDINGS = {
     *(".csv", ".tsv", ".txt", ".dat", ".data", ".inter", ".json", ".jsonl", ".ndjson", ".parquet"),
     *(".gz", ".bz2", ".xz", ".zst", ".zstd", ".lz4", ".zip"),
@@ -102,19 +118,25 @@ def recognise(path: Path, encoding: str) -> str:
     """
     with open_file(path) as stream:
         head: bytes = stream.read(1 << 12)
-    other = next((kind for magic, kind in OTHER_KINDS.items() if head.startswith(magic)), None)
-    if other or head[257:262] == b"ustar":
-        raise StageError(f"{path} is {other or 'a tar archive'}{ADVICE}")
-    if head.startswith(b"PAR1"):
+    kinds = [kind for magic, kind in TEXT_KINDS.items() if re.match(magic, head, re.IGNORECASE)]
+    if BINARY.search(head):
+        kinds += [kind for magic, kind in BINARY_KINDS.items() if head.startswith(magic)]
+        kinds += ["a tar archive"] * (head[257:262] == b"ustar")
+    if kinds:
+        raise StageError(f"{path} is {kinds[0]}{'' if ';' in kinds[0] else ADVICE}")
+    if head.startswith(b"PAR1") and (BINARY.search(head) or b"\n" not in head):
         return "Parquet"
-    marked = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    marked = next((name for mark, name in MARKS.items() if head.startswith(mark)), "")
     if "\n".encode(encoding) == b"\n" and (marked or head.count(b"\0") > len(head) // 8):
-        advice = "is text in UTF-16; set" if marked else "holds NUL bytes; if it is text in UTF-16 without a mark, set"
-        raise StageError(f"{path} {advice} prepare.encoding: {'utf-16' if marked else 'utf-16-le'}")
+        unmarked = "utf-16-be" if head[::2].count(0) > head[1::2].count(0) else "utf-16-le"
+        found = (
+            f"is text in {marked.upper()};" if marked else "holds NUL bytes; if it is text in UTF-16 without a mark,"
+        )
+        raise StageError(f"{path} {found} set prepare.encoding: {marked or unmarked}")
     text = head.lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n")
     if not text:
         raise StageError(f"{path} is empty")
-    return {b"{": "JSON", b"[": "JSON array"}.get(text[:1], "CSV")
+    return "JSON array" if JSON_ARRAY.match(text) else "JSON" if text.startswith(b"{") else "CSV"
 
 
 def open_file(path: Path) -> Any:
@@ -125,7 +147,7 @@ def open_file(path: Path) -> Any:
     """
     with path.open("rb") as file:
         first = file.read(6)
-    compression = next((name for magic, name in COMPRESSIONS.items() if first.startswith(magic)), None)
+    compression = next((name for magic, name in COMPRESSIONS.items() if re.match(magic, first)), None)
     if compression == "xz":
         return lzma.open(path)
     if compression != "zip":

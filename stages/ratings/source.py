@@ -73,7 +73,8 @@ def read_source(settings: Prepare, engine: Engine = HERE) -> Source:
             break
     problems = [*filter(None, [problem]), *check.problems()]
     if problems:
-        raise StageError("\n".join(problems[:MAX_PROBLEMS]))
+        more = [f"and {len(problems) - MAX_PROBLEMS} more"] * (len(problems) > MAX_PROBLEMS)
+        raise StageError("\n".join(problems[:MAX_PROBLEMS] + more))
     source = check.finish(files)
     if not source.rows:
         reasons = "".join(f"; left out: {count:,} {reason}" for reason, count in source.left_out.items())

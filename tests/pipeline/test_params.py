@@ -140,6 +140,7 @@ REFUSED: dict[str, tuple[str, str | None, str]] = {
     ),
     "no column for the books": ("prepare.columns", "{user: u, book: null, rating: r}", "…: only user can be null"),
     "an unknown encoding": ("prepare.encoding", "utf-9", "…: 'utf-9' is no encoding of text"),
+    "an encoding of names": ("prepare.encoding", "punycode", "…: 'punycode' is no encoding of text"),
     "an encoding of bytes": ("prepare.encoding", "zip", "…: 'zip' is no encoding of text"),
     "another separator": ("prepare.separator", "':'", "… is ':'; it should be 'auto', ','"),
     "a word that isn't text": ("prepare.rating_words", "{5: 5}", "….5.[key] is 5; it should be"),

@@ -245,6 +245,7 @@ def test_accepts_with_a_warning(rows: list[Row], warnings: list[str]) -> None:
         ([54, 1, 3, 10, 17, 15], True),  # a dip: UCSD's interactions
         ([62, 0, 0, 5, 3, 2], True),  # a gap
         ([50, 0, 0, 25, 0, 25], True),
+        ([60, 0, 0, 0, 0, 40], True),
         ([60, 40], False),  # likes
         ([40, 30, 20, 10], False),
         ([2, 6, 25, 36, 30], False),

@@ -101,7 +101,21 @@ READ: dict[str, tuple[dict[str, Any], dict[str, Any], list[Any], dict[str, int]]
         {"ann.csv": "901;4,5\n902;3,5\n"}, {"header": False, **named(None, 1, 2)},
         [("ann", 901, 4.5), ("ann", 902, 3.5)], {},
     ),
-    "Excel's line with the separator": ({"e.csv": "sep=;\nuser_id;book_id;rating\n1;2;3,5\n"}, {}, [(1, 2, 3.5)], {}),
+    "a list in a column": (
+        {"l.csv": "9,2,5,1;2;3;4\n8,2,4,1;2;3;4\n"}, BY_PLACE, [(9, 2, 5), (8, 2, 4)], {},
+    ),
+    "a list of words in a column": ({"l.csv": "9,2,5,a|b|c|d|e\n"}, BY_PLACE, [(9, 2, 5)], {}),
+    "commas in a title": ({"l.csv": "1|A, B, C|5\n"}, BY_PLACE, [(1, "A, B, C", 5)], {}),
+    "text that begins as files of other kinds do": (
+        {"a.csv": "ORC,PARE,BZh\n1,2,3\n", "b.csv": "PARE,ORC,BZh\n2,1,4\n", "c.csv": "BZh,PARE,ORC\n5,2,3\n"},
+        named("ORC", "PARE", "BZh"), [(1, 2, 3), (1, 2, 4), (3, 2, 5)], {},
+    ),
+    "titles in brackets": (
+        {"a.csv": "<U>,ann,5\n", "b.csv": "[Untitled],ann,4\n"}, {"header": False, **named(2, 1, 3)},
+        [("ann", "<U>", 5), ("ann", "[Untitled]", 4)], {},
+    ),
+    "words with blanks": ({"w.csv": HEAD + "1,2,good \n"}, {"rating_words": {"good ": 5}}, [(1, 2, 5)], {}),
+    "Excel's line with the separator": ({"e.csv": "SEP=;\nuser_id;book_id;rating\n1;2;3,5\n"}, {}, [(1, 2, 3.5)], {}),
     "Excel's wrapping within blanks": (
         {"e.csv": 'user_id\tbook_id\trating\n1\t ="0140"\t5\n'}, {}, [(1, "0140", 5)], {},
     ),
@@ -186,6 +200,22 @@ REFUSED: dict[str, tuple[str | bytes, dict[str, Any], list[str]]] = {
     "a quote that takes rows in": (
         'user_id\tbook_id\trating\tt\n1\t901\t3\t"Great\n2\t902\t5\tfine\n3\t903\t4\tso 7"\n', {},
         ["1 line with a quote that goes on over lines that look like rows (line 2)"],
+    ),
+    "a quote that takes rows in, and a blank line": (
+        HEAD.replace("\n", ",t\n") + '1,10,5,"Great\n\n1,11,4,fine\n2,10,3,so so"\n', {}, ["goes on over lines"]
+    ),
+    "a quote that takes rows in, rated by decimal commas": (
+        HEAD.replace(",", ";").replace("\n", ";t\n") + '1;10;4,5;"Great\n2;10;3,5;so so"\n', {}, ["goes on over lines"]
+    ),
+    "a quote that takes rows in, rated by words": (
+        HEAD.replace("\n", ",t\n") + '1,10,ok,"Great\n2,10,,so so"\n', {"rating_words": {"ok": 5}, "not_rated": [""]},
+        ["goes on over lines"],
+    ),
+    "UTF-16 the other way round": ((HEAD + "1,2,3\n").encode("utf-16-be"), {}, ["prepare.encoding: utf-16-be"]),
+    "UTF-32": ((HEAD + "1,2,3\n").encode("utf-32"), {}, ["is text in UTF-32; set prepare.encoding: utf-32"]),
+    "Git LFS": ("version https://git-lfs.github.com/spec/v1\noid sha256:1\n", {}, ["git lfs pull brings the file"]),
+    "more than a message names": (
+        HEAD.replace("\n", ",t\n") + ",,9,a\n-1,1e+9,x,a\n1,2,,b\n1,2\n", {}, ["\nand 3 more"]
     ),
     "six words": (
         HEAD + "".join(f"1,{row},{word}\n" for row, word in enumerate([*WORDS, NO_RATINGS])), {},
