@@ -18,6 +18,7 @@ from divergence.record import RecordError
 from divergence.walk import Walk, walk
 
 CHECKLIST = "docs/why-the-curves-differ.md#checklist"
+FURTHER = "To compare further, start both from one record's weights (start_from) and give both the same batches."
 WIDTH = 80
 EVIDENCE = 6
 """How many pieces of evidence to show of one difference."""
@@ -62,6 +63,8 @@ def describe(comparison: Comparison, found: Walk) -> str:
             lines += ["", "Further differences of their own, whatever came before:"]
             lines += [line for finding in further for line in _describe(finding)]
         lines += ["", f"What makes both the same: {CHECKLIST}"]
+        if not any(finding.has_setting for finding in found.findings) and _list_chances(found):
+            lines += ["", *_wrap(FURTHER)]
     if found.common_step:
         lines += ["", *_wrap(f"Both step by the same formula: {found.common_step}.")]
     lines += [line for remark in found.remarks for line in ["", *_wrap(f"{remark}.")]]
@@ -69,16 +72,20 @@ def describe(comparison: Comparison, found: Walk) -> str:
 
 
 def _describe_agreement(found: Walk) -> str:
-    chance = dict.fromkeys(LABELS[row.checkpoint] for row in found.rows if row.verdict == "chance")
+    chance = _list_chances(found)
     if not chance:
         return "No convention differs." if found.remarks else "They agree in all that was recorded."
-    if [*chance] == ["output"]:  # of dropout, which is remarked
+    if chance == ["output"]:  # of dropout, which is remarked
         return "No convention differs before the dropout."
     return (
         f"No convention differs. By chance alone (other random draws, as from another seed) these do: "
-        f"{', '.join(chance)}; the rest follows from them. To compare further, start both from one record's weights "
-        "(start_from) and give both the same batches."
+        f"{', '.join(chance)}; the rest follows from them. {FURTHER}"
     )
+
+
+def _list_chances(found: Walk) -> list[str]:
+    """The checkpoints at which only random draws differ."""
+    return [*dict.fromkeys(LABELS[row.checkpoint] for row in found.rows if row.verdict == "chance")]
 
 
 def _describe(finding: Finding) -> list[str]:

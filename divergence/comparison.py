@@ -173,7 +173,7 @@ def relations(
         for name, function in functions.items():
             if distance(left, function(right)) <= tolerance:
                 yield f"{here} is {name.format(there)}"
-        for sentence, part in parts.items():
+        for sentence, part in parts.items() if a.size > 1 else ():  # of one number any part would do
             factor = _ratio(left - right, part.reshape(left.shape), 10 * tolerance)
             if factor and factor > 0:
                 yield f"{here}, {sentence.format(factor, factor / 2)}"

@@ -16,7 +16,7 @@ import numpy as np
 from divergence.comparison import NO_SETTING, Comparison, Finding, align_channels, distance, relations, reshape
 from divergence.initialisers import NOTABLE, UNLIKELY, find_origins, likely, same_distribution, tell_apart
 from divergence.layers import CONVENTIONS, pair_layers
-from divergence.losses import PENALTY, complete_losses, find_groups
+from divergence.losses import PENALTY, complete_losses, count_digits, find_groups
 from divergence.parting import find_parting
 from divergence.record import Array, Record, Step
 from divergence.steps import (
@@ -69,7 +69,7 @@ def collect_claims(comparison: Comparison) -> Iterator[Claim]:
     yield from _changes(comparison)
     recorded = all(record.steps[0]["loss"] for record in comparison.records)
     if recorded and not all(_losses_agree(comparison, step) for step in comparison.steps):
-        yield "loss", "the loss", "", *complete_losses(comparison.one, comparison.other)
+        yield "loss", "the loss", "", *complete_losses(comparison)
 
 
 def disagreements(claims: Iterable[Claim]) -> Iterator[Finding]:
@@ -122,7 +122,7 @@ def _unknown(array: Array) -> dict[str, str]:
 
 
 def _zero_rows(table: Array) -> dict[str, str]:
-    rows = np.flatnonzero(~table.any(axis=-1)) if table.ndim == 2 else np.empty(0)
+    rows = np.flatnonzero(~table.any(axis=-1)) if table.ndim == 2 and len(table) > 1 else np.empty(0)
     return {f"row {rows[0]}" if len(rows) else "none": ""} if len(rows) < 2 else {}
 
 
@@ -232,7 +232,9 @@ def join_penalty(
         found = [match for name in losses[side] if (match := PENALTY.fullmatch(name)) and match[1] in losses[1 - side]]
         decays = any(part == DECAY and words.startswith("coupled") for part, words in parts[1 - side])
         if found and decays and ("clipping", "none") in parts[side]:
-            size, group = float(found[-1][2]), find_groups(comparison.records[side])[found[-1][3]]  # the widest
+            groups = find_groups(comparison, side)
+            widest = min(found, key=lambda match: (count_digits(float(match[2])), -len(groups[match[3]])))
+            size, group = float(widest[2]), groups[widest[3]]
             decay = DECAY, f"coupled: {2 * size:.9g}·w joins the gradient"
             for pair in comparison.pairs:
                 if pair.label in mixtures and (pair.one, pair.other)[side] in group:
@@ -266,9 +268,15 @@ def steps(comparison: Comparison, mixtures: Mixtures) -> Iterator[Finding]:
     by = f"by {len(comparison.steps)} steps of weights and gradients, each program's own, in {comparison.precision}"
     for (part, here, there), labels in sorted(groups.items(), key=lambda group: group[0][0] == "the formula"):
         is_place = part == EPSILON and here.split()[0] == there.split()[0]
-        lines = [by + STATED * (part == EPSILON)] + [NO_SETTING] * (part in WITHOUT_SETTING or is_place)
+        is_rounding = _in_float32(here) == _in_float32(there)  # Keras on TensorFlow casts its settings so
+        lines = [by + STATED * (part == EPSILON)]
+        lines += [NO_SETTING] * (part in WITHOUT_SETTING or is_place or is_rounding)
         names = labels if len(labels) < max(2, len(mixtures)) else ["all weights"]
         yield Finding(1, "after", _of(part, names), here, there, lines)
+
+
+def _in_float32(words: str) -> str:
+    return re.sub(r"\d+\.\d+(e-\d+)?", lambda number: f"{np.float32(number[0]):.7g}", words)
 
 
 def _only_one_keeps_look_ups(comparison: Comparison, mixtures: set[Mixture]) -> bool:

@@ -7,6 +7,7 @@
 without compilation; then the program goes on as it would have. A loop of one's own, with a gradient tape, isn't seen.
 """
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -132,7 +133,8 @@ class _Watch:
         for kind, value in (("input", args), ("output", output)) if is_step else ():
             tensor = tree.flatten(value)[0] if args else None
             if keras.ops.is_tensor(tensor) and hasattr(tensor, "shape"):
-                self.recorder.add("layers", f"{name}:{kind}", _to_numpy(tensor))
+                with contextlib.suppress(TypeError):  # in a loop of JAX, as over time, there are no numbers to see
+                    self.recorder.add("layers", f"{name}:{kind}", _to_numpy(tensor))
         return output
 
     def _compute_loss(self, own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -100,7 +100,7 @@ def _sources(layer: Layer) -> dict[str, set[str]]:
     """
     scale, shift = layer.weight("scale"), layer.weight("shift")
     shifted = layer.array("output") - (0 if shift is None else shift)
-    allowed = (1e-9 if layer.record.precision == "float64" else 1e-5) * np.abs(shifted).max()
+    allowed = (1e-9 if layer.record.precision == "float64" else 5e-5) * np.abs(shifted).max()
     sources = {}
     epsilons = {*EPSILONS, *(layer.settings[name] for name in ("eps", "epsilon") if name in layer.settings)}
     running = layer.weight("mean"), layer.weight("variance")

@@ -7,10 +7,12 @@ arrays broadcast. Where none gives the recorded number, one with a penalty λΣw
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import numpy as np
 from scipy.special import log_softmax
 
+from divergence.comparison import Comparison
 from divergence.layers import outputs
 from divergence.record import Array, Record, Step
 
@@ -26,21 +28,21 @@ REDUCTIONS: dict[str, Callable[[Array], float]] = {
 }
 
 
-def find_loss(record: Record) -> dict[str, str]:
+def find_loss(comparison: Comparison, side: int) -> dict[str, str]:
     """The losses that give the recorded number in each step, by name, with the first step's; empty where none does."""
-    tolerance = ROUND_OFF[record.precision]
-    for explain in (_plain, _penalised):
+    record = comparison.records[side]
+    tolerance, groups = ROUND_OFF[record.precision], find_groups(comparison, side)
+    for explain in (_plain, partial(_penalised, groups)):
         by_step = [dict(explain(record, step, tolerance)) for step in record.steps]
         if common := [name for name in by_step[0] if all(name in fits for fits in by_step)]:
             return {name: by_step[0][name] for name in common}
     return {}
 
 
-def complete_losses(one: Record, other: Record) -> tuple[dict[str, str], dict[str, str]]:
+def complete_losses(comparison: Comparison) -> tuple[dict[str, str], dict[str, str]]:
     """Both programs' losses; where one's is known, and isn't nearly the other's too, the other's is called unknown."""
-    records = one, other
-    found = [find_loss(record) for record in records]
-    for side, record in enumerate(records):
+    found = [find_loss(comparison, side) for side in (0, 1)]
+    for side, record in enumerate(comparison.records):
         known = found[1 - side]
         recorded = [dict(_plain(record, step, np.inf)) for step in record.steps]
         if known and not found[side] and all(recorded):
@@ -73,30 +75,45 @@ def _plain(record: Record, step: Step, tolerance: float) -> Iterator[tuple[str, 
             yield name, f"{value:.9g}"
 
 
-def find_groups(record: Record) -> dict[str, set[str]]:
-    """The weights that a penalty may be over."""
+def find_groups(comparison: Comparison, side: int) -> dict[str, set[str]]:
+    """The weights of one program that a penalty may be over, by names that are the same for both."""
+    record = comparison.records[side]
     step, tables = record.steps[0], record.tables
     learned = {*(step["gradients"] or step["weights"])}
     matrices = {name for name in learned if step["weights"][name].ndim > 1}
     groups = {"kernels": matrices - tables, "embeddings": matrices & tables, "kernels and embeddings": matrices}
-    penalised = {name for layer in record.layers.values() for name in layer.get("penalised", []) if name in learned}
-    if penalised and penalised not in groups.values():
-        groups[", ".join(sorted(penalised))] = penalised
-    return groups | {"all weights": learned}
+    groups["all weights"] = learned
+    paired = {pair.one: (pair.one, pair.other) for pair in comparison.pairs}
+    stated = [{n for layer in of.layers.values() for n in layer.get("penalised", [])} for of in comparison.records]
+    some = [{name for name, both in paired.items() if both[of] in stated[of]} for of in (0, 1)]
+    for names in (*some, *({name} for name in paired)):
+        members = {paired[name][side] for name in names} & matrices
+        if members and members not in groups.values():
+            groups[", ".join(sorted(names))] = members
+    return groups
 
 
-def _penalised(record: Record, step: Step, tolerance: float) -> Iterator[tuple[str, str]]:
-    """Known losses that lack a round λ times the squares of some weights."""
+def count_digits(number: float) -> int:
+    """How many digits of a number count: 1 of 0.01."""
+    return len(f"{number:e}".partition("e")[0].replace(".", "").rstrip("0"))
+
+
+def _penalised(groups: dict[str, set[str]], record: Record, step: Step, tolerance: float) -> Iterator[tuple[str, str]]:
+    """Known losses that lack a round λ times the squares of some weights, those with the roundest one first."""
+    found: list[tuple[int, str, str]] = []
     squares = {name: float(np.square(weight, dtype=float).sum()) for name, weight in step["weights"].items()}
-    groups = find_groups(record)
     for (name, value, loss), (group, members) in itertools.product(_known(record, step), groups.items()):
         total, rest = sum(squares[member] for member in members), loss - value
         if not total or not np.isfinite(rest) or rest <= 20 * tolerance * loss:
             continue
-        digits = 1 if rest > 100 * tolerance * loss else 0  # a small rest tells no second one
+        digits = 1 if rest > 1000 * tolerance * loss else 0  # a small rest tells no second one
         factor = float(f"{rest / total:.{digits}e}")
         if abs(rest - factor * total) <= tolerance * loss:
-            yield f"{name} + {factor:g}·Σw² over {group}", f"{value:.9g} + {factor:g}·{total:.6g}"
+            found.append(
+                (count_digits(factor), f"{name} + {factor:g}·Σw² over {group}", f"{value:.9g} + {factor:g}·{total:.6g}")
+            )
+    for _, words, numbers in sorted(found, key=lambda fit: fit[0]):
+        yield words, numbers
 
 
 def _known(record: Record, step: Step) -> Iterator[tuple[str, float, float]]:

@@ -39,6 +39,11 @@ Step: TypeAlias = dict[str, dict[str, Array]]
 CHECKPOINTS = (
     "weights", "batch", "layers", "output", "loss", "gradients", "squares", "clipped", "learning_rate", "after",
 )  # fmt: skip
+NUMBERS = {
+    "eps", "epsilon", "beta_1", "beta_2", "alpha", "rho", "momentum", "dampening", "weight_decay",
+    "initial_accumulator_value", "clipnorm", "global_clipnorm", "clipvalue",
+}  # fmt: skip
+"""The optimisers' settings that are numbers, where they are there."""
 
 
 class RecordError(Exception):
@@ -202,10 +207,15 @@ def _complete(path: Path, settings: Any) -> dict[str, Any]:
     """The settings, in which each layer has its kind and its weights."""
     try:
         layers = {name: {"kind": "", "weights": {}} | layer for name, layer in settings.get("layers", {}).items()}
-        return {**settings, "layers": layers, "optimizer": {**settings.get("optimizer", {})}}
-    except (AttributeError, TypeError) as error:
+        for layer in layers.values():
+            "".join([layer["kind"], *layer["weights"].values()])
+        optimizer, groups = {**settings.get("optimizer", {})}, {**settings.get("groups", {})}
+        for of in (optimizer, *groups.values()):
+            np.array([of[name] or 0 for name in NUMBERS & of.keys()], float)
+        return {**settings, "layers": layers, "optimizer": optimizer, "groups": groups}
+    except (AttributeError, TypeError, ValueError) as error:
         raise RecordError(
-            f"{path}: its settings are no object with objects for the optimizer and each layer"
+            f"{path}: its settings are no object with objects for the optimizer and each layer, of words and numbers"
         ) from error
 
 

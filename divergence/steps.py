@@ -50,8 +50,8 @@ def explain_steps(record: Record, hints: set[Hint]) -> dict[str, set[Mixture]]:
     recorded is left out; one that no mixture explains has none.
     """
     found: dict[str, set[Mixture]] = {}
-    for name in record.steps[0]["weights"]:
-        if all(name in step[kind] for step in record.steps for kind in ("weights", "after")):
+    for name, weight in record.steps[0]["weights"].items():
+        if weight.size and all(name in step[kind] for step in record.steps for kind in ("weights", "after")):
             learns = all(name in step["gradients"] for step in record.steps)
             stays = all(np.array_equal(step["weights"][name], step["after"][name]) for step in record.steps)
             if learns or stays:
@@ -68,7 +68,9 @@ def find_hints(record: Record) -> set[Hint]:
     ways = CLIPPINGS | {"eps": EPSILON, "epsilon": EPSILON}
     found = {(way, float(settings[name])) for name, way in ways.items() if settings.get(name)}
     for step in record.steps:
-        if any(not np.array_equal(array, step["gradients"][name]) for name, array in step["clipped"].items()):
+        if any(
+            not np.array_equal(array, step["gradients"].get(name, array)) for name, array in step["clipped"].items()
+        ):
             norms = [float(np.linalg.norm(array)) for array in step["clipped"].values()]
             largest = max(float(np.abs(array).max()) for array in step["clipped"].values())
             found |= {(EACH, max(norms)), (ALL, float(np.linalg.norm(norms))), (NUMBERS, largest)}
@@ -185,6 +187,8 @@ def _optimisers(
     momenta = numbers("momentum", 0.0, 0.9, cast=True)
     stated = {size for what, size in hints if what == EPSILON}  # by either program: one that steps can't tell is shared
     epsilons = {*(stated or {1e-10}), 1e-8, 1e-7}  # a subclass may have another than it says
+    if not settings.keys() & {"eps", "epsilon"}:
+        epsilons |= {1e-6, 1e-5}
     decay: Options = {DECAY: {"none": {}}}
     for size in numbers("weight_decay", 0.1, 0.01, 1e-3, 5e-4, 1e-4, 1e-5, cast=True):
         if size:

@@ -29,7 +29,7 @@ WORDS = {"it was amazing": 5, "really liked it": 4, "liked it": 3, "it was ok": 
 BY_PLACE = {"header": False, "columns": {"user": 1, "book": 2, "rating": 3}}
 
 
-def named(user: str | None, book: str | int, rating: str | int) -> dict[str, Any]:
+def named(user: str | int | None, book: str | int, rating: str | int) -> dict[str, Any]:
     return {"columns": {"user": user, "book": book, "rating": rating}}
 
 
