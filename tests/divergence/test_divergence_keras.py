@@ -307,6 +307,7 @@ def test_the_frameworks_optimisers_differ_in(name: str, tmp_path: Path) -> None:
     assert {finding.checkpoint for finding in found.findings} == {"after"}
     for what, here, there in expected:
         assert any(what in f.what and here in f.one and there in f.other for f in found.findings), found.findings
+    assert not any(finding.has_setting for finding in found.findings if finding.other == "0.899999976")
 
 
 def test_flattening_in_another_order_is_told(tmp_path: Path) -> None:

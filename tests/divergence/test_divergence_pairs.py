@@ -93,6 +93,10 @@ def penalty(size: float) -> Callable[[Any], Any]:
     return lambda model: size * sum(weight.square().sum() for weight in model.parameters() if weight.ndim > 1)
 
 
+def penalty_on_one_layer(size: float) -> Callable[[Any], Any]:
+    return lambda model: size * model.first.weight.square().sum()
+
+
 FIRST_WEIGHTS: dict[str, Callable[[Tensor], object]] = {
     "N(0, 1)": nn.init.normal_,
     "U(−0.05, 0.05)": lambda w: nn.init.uniform_(w, -0.05, 0.05),
@@ -235,6 +239,11 @@ PAIRS = {
         {"penalty": penalty(0.01)}, {"penalty": penalty(0.005)},
         "loss", "the loss", "mean of the cross-entropy + 0.01·Σw² over kernels and embeddings",
         "mean of the cross-entropy + 0.005·Σw² over kernels and embeddings",
+    ),
+    "λ of one layer": (
+        {"penalty": penalty_on_one_layer(0.01)}, {"penalty": penalty_on_one_layer(0.005)},
+        "loss", "the loss", "mean of the cross-entropy + 0.01·Σw² over first.weight",
+        "mean of the cross-entropy + 0.005·Σw² over first.weight",
     ),
     # gradients
     "not cleared": (
@@ -404,6 +413,10 @@ ALIKE: dict[str, tuple[Program, Program]] = {
     "groups of weights in another order": (
         Program(optimizer=in_groups(0.1, 0.01, biases_first=True)),
         Program(optimizer=in_groups(0.1, 0.01), seed=3),
+    ),
+    "a penalty on one layer": (
+        Program(penalty=penalty_on_one_layer(0.001), precision=torch.float32),
+        Program(penalty=penalty_on_one_layer(0.001), precision=torch.float32, seed=3, data_seed=4),
     ),
     "tied weights": (TIED, replace(TIED, seed=3)),
     "buffers of truth values and of nothing": (Program(prepare=add_buffers), Program(prepare=add_buffers, seed=3)),

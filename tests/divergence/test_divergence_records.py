@@ -72,6 +72,8 @@ def test_a_program_without_an_adapter_writes_its_own_record(tmp_path: Path) -> N
         ({"1/weights/w": np.ones(2), "1/after/w": np.ones(3)}, "'1/after/w' (3,) isn't as a weight before it"),
         ({"1/weights/w": np.ones(2), "1/clipped/v": np.ones(2)}, "'1/clipped/v' (2,) isn't as a weight before it"),
         ({"1/weights/w": np.ones(2), "settings": np.array('{"layers": [1]}')}, "its settings are no object"),
+        ({"1/weights/w": np.ones(2), "settings": np.array('{"layers": {"l": {"weights": ["w"]}}}')}, "no object"),
+        ({"1/weights/w": np.ones(2), "settings": np.array('{"optimizer": {"eps": "tiny"}}')}, "of words and numbers"),
     ],
 )
 def test_what_is_no_record_is_named(
