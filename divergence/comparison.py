@@ -98,8 +98,7 @@ class Comparison:
         """How far each pair of arrays is apart, of the largest number in them; of the step for `after`."""
         if checkpoint in ("batch", "output", "loss"):
             one, other = self.one.steps[step - 1][checkpoint], self.other.steps[step - 1][checkpoint]
-            if len(one) == len(other) and one.keys() != other.keys():
-                other = dict(zip(one, other.values(), strict=True))
+            other = in_order(one, other)
             read = as_classes if checkpoint == "batch" else np.asarray
             both = {name: (read(one[name]), read(other[name])) for name in one if name in other}
             return {name: distance(*(reshape(a, b) if name == "target" else (a, b))) for name, (a, b) in both.items()}
@@ -116,6 +115,23 @@ class Comparison:
             rounding = float(np.finfo(self.precision).eps * max(of_all, of_subtraction))
             found[pair.label] = distance(a, b, rounding / self.tolerance(checkpoint))
         return found
+
+
+def in_order(one: dict[str, Array], other: dict[str, Array]) -> dict[str, Array]:
+    """The other's arrays by the one's names: equal ones together, whatever their order, the rest by their place."""
+    names = [*one]
+    if len(one) != len(other):
+        return other
+    found = (
+        {name: other[name] for name in names}
+        if one.keys() == other.keys()
+        else dict(zip(names, other.values(), strict=True))
+    )
+    for place, name in enumerate(names):
+        equal = (n for n in names[place:] if distance(as_classes(one[name]), as_classes(found[n])) == 0)
+        same = next(equal, name)
+        found[name], found[same] = found[same], found[name]
+    return found
 
 
 def as_classes(array: Array) -> Array:

@@ -13,7 +13,16 @@ from typing import TypeAlias
 
 import numpy as np
 
-from divergence.comparison import NO_SETTING, Comparison, Finding, align_channels, distance, relations, reshape
+from divergence.comparison import (
+    NO_SETTING,
+    Comparison,
+    Finding,
+    align_channels,
+    distance,
+    in_order,
+    relations,
+    reshape,
+)
 from divergence.initialisers import NOTABLE, UNLIKELY, find_origins, likely, same_distribution, tell_apart
 from divergence.layers import CONVENTIONS, pair_layers
 from divergence.losses import PENALTY, complete_losses, count_digits, find_groups
@@ -133,7 +142,7 @@ def _batches(comparison: Comparison) -> Iterator[Claim]:
         if one and other:  # what isn't there isn't compared
             yield "batch", "what it holds", "", {", ".join(one): ""}, {", ".join(other): ""}
         return
-    for (name, first), second in zip(one.items(), other.values(), strict=True):
+    for (name, first), second in zip(one.items(), in_order(one, other).values(), strict=True):
         a, b = reshape(first, second) if name == "target" else align_channels(first, second)
         yield "batch", "examples", name, {str(len(a)): ""}, {str(len(b)): ""}
         if {a.dtype.kind, b.dtype.kind} == {"f", "i"} and name != "target":

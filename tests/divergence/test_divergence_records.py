@@ -61,6 +61,15 @@ def test_a_program_without_an_adapter_writes_its_own_record(tmp_path: Path) -> N
     assert [(f.checkpoint, f.what, f.one, f.other) for f in found] == [("after", "momentum, for w", "0", "0.9")]
 
 
+def test_inputs_in_another_order_agree(tmp_path: Path) -> None:
+    users, books = np.arange(9), np.arange(9) * 5 % 7
+    for name, inputs in (("one", [users, books]), ("other", [books, users])):
+        arrays: dict[str, Any] = {"1/weights/w": np.ones(2), "1/batch/input": inputs[0], "1/batch/input1": inputs[1]}
+        np.savez(tmp_path / f"{name}.npz", **arrays)
+
+    assert main([str(tmp_path / "one.npz"), str(tmp_path / "other.npz")]) == 0
+
+
 @pytest.mark.parametrize(
     ("arrays", "complaint"),
     [
