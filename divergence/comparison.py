@@ -162,7 +162,7 @@ def distance(a: Array, b: Array, least: float = 0.0) -> float:
 
 def align_channels(a: Array, b: Array) -> tuple[Array, Array]:
     """Both with the channels last, where one has them first."""
-    if a.ndim > 2 and a.shape != b.shape:
+    if a.ndim == b.ndim > 2 and a.shape != b.shape:
         if np.moveaxis(a, 1, -1).shape == b.shape:
             return np.moveaxis(a, 1, -1), b
         if a.shape == np.moveaxis(b, 1, -1).shape:
