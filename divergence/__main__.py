@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(describe(comparison, found), flush=True)
     except BrokenPipeError:  # its reader, as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 1 if any(finding.has_setting for finding in found.findings) else 0
+    return 1 if found.has_setting else 0
 
 
 def describe(comparison: Comparison, found: Walk) -> str:
@@ -63,7 +63,7 @@ def describe(comparison: Comparison, found: Walk) -> str:
             lines += ["", "Further differences of their own, whatever came before:"]
             lines += [line for finding in further for line in _describe(finding)]
         lines += ["", f"What makes both the same: {CHECKLIST}"]
-        if not any(finding.has_setting for finding in found.findings) and _list_chances(found):
+        if not found.has_setting and _list_chances(found):
             lines += ["", *_wrap(FURTHER)]
     if found.common_step:
         lines += ["", *_wrap(f"Both step by the same formula: {found.common_step}.")]

@@ -207,7 +207,7 @@ def _complete(path: Path, settings: Any) -> dict[str, Any]:
     """The settings, in which each layer has its kind and its weights."""
     try:
         layers = {name: {"kind": "", "weights": {}} | layer for name, layer in settings.get("layers", {}).items()}
-        for layer in layers.values():
+        for layer in layers.values():  # what isn't a word or a number raises here, where it can be named
             "".join([layer["kind"], *layer["weights"].values()])
         optimizer, groups = {**settings.get("optimizer", {})}, {**settings.get("groups", {})}
         for of in (optimizer, *groups.values()):

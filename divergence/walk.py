@@ -39,6 +39,11 @@ class Walk:
     remarks: list[str]
     """What isn't a difference, or can't be told."""
 
+    @property
+    def has_setting(self) -> bool:
+        """Whether any difference is one that a setting changes."""
+        return any(finding.has_setting for finding in self.findings)
+
 
 def walk(comparison: Comparison) -> Walk:
     """Compare two records.
