@@ -74,7 +74,8 @@ def test_a_training_stops(small: Path, start: Start, stage: str, stopping: Signa
 def test_a_stage_stops_before_its_work(
     small: Path, start: Start, stage: str, seconds: float, stopping: Signals
 ) -> None:
-    """While it still loads what it imports."""
+    """While it still loads what it imports, or, on a fast machine, has begun to train."""
+    train_forever(small)
     running = start(small, *stage_command(small, stage))
     wait_until(lambda: handles_sigterm(running.process.pid), SOON)
     time.sleep(seconds)
