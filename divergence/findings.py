@@ -24,9 +24,9 @@ from divergence.comparison import (
     reshape,
 )
 from divergence.initialisers import NOTABLE, UNLIKELY, find_origins, likely, same_distribution, tell_apart
-from divergence.layers import CONVENTIONS, pair_layers
+from divergence.layers import CONVENTIONS, label_of, pair_layers
 from divergence.losses import PENALTY, complete_losses, count_digits, find_groups
-from divergence.parting import find_parting
+from divergence.parting import find_parting, find_parting_before
 from divergence.record import Array, Record, Step
 from divergence.steps import (
     APART,
@@ -85,7 +85,7 @@ def disagreements(claims: Iterable[Claim]) -> Iterator[Finding]:
     """Where no convention explains both programs; one finding for all weights or layers that differ alike."""
     groups: dict[tuple[str, str, str, str], list[tuple[str, str]]] = defaultdict(list)
     for checkpoint, what, label, one, other in claims:
-        if one and other and not one.keys() & other.keys():
+        if _disagree(one, other):
             (here, of_here), (there, of_there) = (next(iter(fits.items())) for fits in (one, other))
             both = of_here if of_here == of_there else f"{of_here or '–'} here, {of_there or '–'} there"
             groups[checkpoint, what, here, there].append((label, f"{label}: {both}".removeprefix(": ") if both else ""))
@@ -107,6 +107,8 @@ def _weights(comparison: Comparison) -> Iterator[Claim]:
     """The distributions that the first weights were drawn from, and a padding row of zeros."""
     one, other = (find_origins(record) for record in comparison.records)
     for pair, a, b in comparison.aligned(1, "weights"):
+        if not a.size:
+            continue
         finite = [f"{np.isfinite(array).mean():.0%}" for array in (a, b)]
         yield "weights", "share of finite numbers", pair.label, {finite[0]: ""}, {finite[1]: ""}
         if distance(a, b) > comparison.tolerance("weights"):
@@ -164,7 +166,7 @@ def _batches(comparison: Comparison) -> Iterator[Claim]:
 def _layers(comparison: Comparison) -> Iterator[Claim]:
     """What paired layers of one kind do."""
     for here, there in pair_layers(comparison):
-        label = here.name if here.name == there.name else f"{here.name} = {there.name}"
+        label = label_of(here, there)
         for (checkpoint, what), find in CONVENTIONS[here.family].items() if here.family == there.family else ():
             how = "by what went into it and came out" + (f"; {NO_SETTING}" if what in WITHOUT_SETTING else "")
             values, others = (dict.fromkeys(layer.stated_first(find(layer)), how) for layer in (here, there))
@@ -292,6 +294,19 @@ def _only_one_keeps_look_ups(comparison: Comparison, mixtures: set[Mixture]) -> 
     """Whether only look-up by look-up explains the one program's steps, and the other's record has no look-ups."""
     are_kept = all(record.steps[0]["squares"] for record in comparison.records)
     return not are_kept and all(dict(mixture).get(REPEATED) == APART for mixture in mixtures)
+
+
+def earlier_parting(comparison: Comparison, claims: Iterable[Claim]) -> Iterator[Finding]:
+    """Where outputs part before the first layer that shows another convention by itself, from all that is equal."""
+    own = [label for kind, _, label, one, other in claims if kind == "output" and _disagree(one, other)]
+    before = [value for kind in ("weights", "batch") for value in comparison.differences(1, kind).values()]
+    if own and max(before, default=0) <= comparison.tolerance("batch"):
+        yield from find_parting_before(comparison, own)
+
+
+def _disagree(one: dict[str, str], other: dict[str, str]) -> bool:
+    """Whether no convention explains both programs."""
+    return bool(one and other and not one.keys() & other.keys())
 
 
 def difference(comparison: Comparison, step: int, checkpoint: str, labels: list[str]) -> Iterator[Finding]:

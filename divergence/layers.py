@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from divergence.comparison import Comparison
+from divergence.comparison import TOLERANCE, Comparison
 from divergence.record import Array, Record
 
 FAMILIES = {
@@ -68,6 +68,11 @@ class Layer:
         return x.mean(axis=axes, keepdims=True), x.var(axis=axes, keepdims=True)
 
 
+def label_of(here: Layer, there: Layer) -> str:
+    """What a pair of layers is called."""
+    return here.name if here.name == there.name else f"{here.name} = {there.name}"
+
+
 def outputs(layers: dict[str, Array]) -> list[str]:
     """The layers with an input and an output, in their order."""
     names = [key.removesuffix(":output") for key in layers if key.endswith(":output")]
@@ -100,7 +105,7 @@ def _sources(layer: Layer) -> dict[str, set[str]]:
     """
     scale, shift = layer.weight("scale"), layer.weight("shift")
     shifted = layer.array("output") - (0 if shift is None else shift)
-    allowed = (1e-9 if layer.record.precision == "float64" else 5e-5) * np.abs(shifted).max()
+    allowed = TOLERANCE[layer.record.precision]["output"] * np.abs(shifted).max()
     sources = {}
     epsilons = {*EPSILONS, *(layer.settings[name] for name in ("eps", "epsilon") if name in layer.settings)}
     running = layer.weight("mean"), layer.weight("variance")

@@ -1,12 +1,12 @@
 """The layers at which two programs part: the first ones with outputs that the other program has nowhere."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from divergence.comparison import FUNCTIONS, Comparison, Finding, distance, relations
-from divergence.layers import outputs, pair_layers
+from divergence.layers import label_of, outputs, pair_layers
 from divergence.record import Array, Record
 
 TELLING = (
@@ -19,8 +19,18 @@ NOTHING: Array = np.empty((1, 0))
 ENDS = "input", "output"
 
 
-def find_parting(comparison: Comparison, step: int) -> Finding:
-    """Where the layers' outputs part, from equal weights and batches.
+def find_parting_before(comparison: Comparison, labels: Sequence[str]) -> Iterator[Finding]:
+    """Where outputs part in the first step before the first of these layers, if what goes into it differs."""
+    one, other = (record.steps[0]["layers"] for record in comparison.records)
+    pairs = [(here.name, there.name) for here, there in pair_layers(comparison) if label_of(here, there) in labels]
+    first, partner = min(pairs, key=lambda pair: [*one].index(f"{pair[0]}:input"))
+    into = _sorted(one[f"{first}:input"]), _sorted(other[f"{partner}:input"])
+    if distance(*into) > comparison.tolerance("output"):
+        yield find_parting(comparison, 1, first)
+
+
+def find_parting(comparison: Comparison, step: int, last: str | None = None) -> Finding:
+    """Where the layers' outputs part, from equal weights and batches; looked for up to a `last` layer of the one's.
 
     Outputs are looked for with each example's numbers sorted, so that channels may be first or last, and an activation
     may be a layer, a function or part of the layer before.
@@ -39,6 +49,7 @@ def find_parting(comparison: Comparison, step: int) -> Finding:
         return is_in(1 - side, own) or any(is_in(side, array) and is_in(1 - side, array) for array in activated)
 
     names = [outputs(of) for of in layers]
+    names[0] = names[0][: names[0].index(last) + 1 if last else None]
     alone = [[name for name in names[side] if not is_known(side, name)] for side in (0, 1)]
     equal = [name for name in names[0] if name not in alone[0]]
     if pair := _find_pair(comparison, step, alone):

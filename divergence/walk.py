@@ -55,7 +55,12 @@ def walk(comparison: Comparison) -> Walk:
     drops = [one and other and "off" not in one | other for _, what, _, one, other in claims if what == "dropout"]
     claims, mixtures, joined = find.join_penalty(comparison, claims, find.explain_both(comparison))
     common = {label: one & other for label, (one, other) in mixtures.items() if one & other}
-    findings = [*find.unpaired_weights(comparison), *find.disagreements(claims), *find.steps(comparison, mixtures)]
+    findings = [
+        *find.unpaired_weights(comparison),
+        *find.earlier_parting(comparison, claims),
+        *find.disagreements(claims),
+        *find.steps(comparison, mixtures),
+    ]
     remarks = [*joined, *find.untold(claims)]
     rows: list[Row] = []
     weights_differ = False

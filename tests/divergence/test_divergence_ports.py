@@ -160,6 +160,20 @@ def test_an_activation_in_a_layer_is_no_difference_but_one_more_is(tmp_path: Pat
     assert (found.findings[0].one, found.findings[0].other) == ("last: Hardtanh", "no layer of its own")
 
 
+@pytest.mark.parametrize("is_layer", [True, False])
+def test_an_activation_before_a_layer_of_another_epsilon_is_told_first(is_layer: bool, tmp_path: Path) -> None:
+    first = [layers.Dense(16), layers.Activation("gelu")] if is_layer else [layers.Dense(16, activation="gelu")]
+    rest = [layers.LayerNormalization(), layers.Dense(16), layers.LayerNormalization(), layers.Dense(1)]
+    rest_of_port = [nn.LayerNorm(16), nn.Linear(16, 16), nn.LayerNorm(16), nn.Linear(16, 1)]
+    port = nn.Sequential(nn.Linear(12, 16), nn.ReLU(), *rest_of_port)
+    found, text = compare(tmp_path, keras.Sequential([keras.Input((12,)), *first, *rest]), port, NUMBERS, VALUES)
+    (activation, epsilon) = found.findings
+
+    assert "ReLU" in activation.one, text
+    assert "activation gelu" in activation.other, text
+    assert epsilon.what == "layer norm's ε, for 2, 4", text
+
+
 def test_the_round_off_of_a_gradient_that_is_zero_is_no_difference(tmp_path: Path) -> None:
     """Of a bias before a batch norm."""
     original = keras.Sequential([keras.Input((12,)), layers.Dense(16), layers.BatchNormalization(), layers.Dense(1)])
