@@ -7,7 +7,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 
@@ -21,6 +30,7 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Stars = Annotated[float, Field(ge=-1e6, le=1e6)]
 """A rating; float32, which keeps it, is exact to a tenth there."""
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Word = Annotated[str, StringConstraints(strip_whitespace=True)]
 
 
 class Section(BaseModel):
@@ -72,9 +82,9 @@ class Prepare(Section):
     separator: Literal["auto", ",", ";", "\t", "\\t", "|", "::", " "] = "auto"
     encoding: str = "utf-8"
     """Of text, by Python's name."""
-    rating_words: dict[str, Stars] = {}
+    rating_words: dict[Word, Stars] = {}
     """Ratings that are words, with their stars."""
-    not_rated: list[str | Stars] = []
+    not_rated: list[Word | Stars] = []
     """Values that mean 'not rated': their rows are left out and counted."""
     missing_ids: Literal["error", "leave_out"] = "error"
     """What becomes of a row without a user or a book."""

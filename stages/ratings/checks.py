@@ -177,8 +177,7 @@ class Check:
     def __init__(self, settings: Prepare) -> None:
         self._settings = settings
         self._lowest, self._highest = np.array(settings.rating_scale, np.float32)
-        self._words = {word.strip(): stars for word, stars in settings.rating_words.items()}
-        self._not_rated = {value.strip() if isinstance(value, str) else float(value) for value in settings.not_rated}
+        self._not_rated = {*settings.not_rated}
         self._ids = (_Ids(), _Ids())
         self._stars = [np.array([], np.float32)]
         self._rows = 0
@@ -255,7 +254,7 @@ class Check:
         """Stars, and what is wrong."""
         text = text.strip()
         number = text.replace(",", ".")
-        stars = self._words.get(text, float(number) if NUMBER.fullmatch(number) else math.nan)
+        stars = self._settings.rating_words.get(text, float(number) if NUMBER.fullmatch(number) else math.nan)
         if text in self._not_rated or stars in self._not_rated:
             return math.nan, NOT_RATED
         if math.isnan(stars):

@@ -47,7 +47,7 @@ class CsvFile:
         if self.separator == "::":
             self._chunks = map(_replace_colons, self._chunks)
         row = next(_read_head(head, self.separator), [])
-        self._width, self._header, self._settings = len(row), settings.header, settings
+        self._width, self._header, self._words = len(row), settings.header, _words(settings)
         self.names = row if settings.header else [str(number + 1) for number in range(len(row))]
 
     def blocks(self, names: list[str]) -> Iterator[Block]:
@@ -113,7 +113,7 @@ class CsvFile:
         """Whether each of a row's further lines, but blank ones, would be a row by itself, with a rating."""
         rows = [next(csv.reader([line.decode()], delimiter=self._delimiter)) for line in lines if line.strip()]
         return bool(rows) and all(
-            len(row) == self._width and all(_is_rating(row[place], self._settings) for place in rating) for row in rows
+            len(row) == self._width and all(_is_rating(row[place], self._words) for place in rating) for row in rows
         )
 
 
@@ -127,9 +127,13 @@ def _read_head(head: str, separator: str) -> Iterator[list[str]]:
     return filter(None, csv.reader(io.StringIO(head.replace(separator, delimiter)), delimiter=delimiter))
 
 
-def _is_rating(text: str, settings: Prepare) -> bool:
+def _words(settings: Prepare) -> set[str]:
+    """What may stand for a rating, or for none, but numbers."""
+    return {*settings.rating_words, *map(str, settings.not_rated)}
+
+
+def _is_rating(text: str, words: set[str]) -> bool:
     """Whether a field looks like a rating, or says that there is none."""
-    words = {*settings.rating_words, *map(str, settings.not_rated)}
     return text.strip() in words or bool(NUMBER.fullmatch(text.strip().replace(",", ".")))
 
 
@@ -142,12 +146,13 @@ def _find_separator(head: str, settings: Prepare) -> str:
         return settings.separator.replace(r"\t", "\t")
     names = {name for _, name in settings.columns if isinstance(name, str)}
     places = [place - 1 for _, place in settings.columns if isinstance(place, int)]
+    words = _words(settings)
 
     def fit(separator: str) -> tuple[bool, bool, bool, float]:
         rows = list(itertools.islice(_read_head(head, separator), SAMPLE))
         width = min(map(len, rows), default=0)
         is_named = bool(rows and names and names <= {*rows[0]})
-        is_rated = max(places, default=width) < width and all(_is_rating(row[places[-1]], settings) for row in rows)
+        is_rated = max(places, default=width) < width and all(_is_rating(row[places[-1]], words) for row in rows)
         is_whole = is_rated and not any(other in row[places[0]] for row in rows for other in SEPARATORS[:-1])
         return is_named, is_rated, is_whole, min(width, 1.5) if separator == " " else width
 

@@ -35,6 +35,7 @@ MARKS = {
     **{codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"},
 }
 BINARY = re.compile(rb"[\x00-\x08\x0e-\x1f]")
+ADVICE = "; take the ratings out of it, as CSV, JSON lines or Parquet"
 BINARY_KINDS = {
     **{b"ARROW1": "an Arrow or Feather file", b"FEA1": "a Feather file", b"PARE": "an encrypted Parquet file"},
     **{b"\xd0\xcf\x11\xe0": "an Excel workbook (.xls)", b"\x89HDF": "an HDF5 file", b"SQLite": "an SQLite database"},
@@ -43,8 +44,8 @@ BINARY_KINDS = {
     **{b"7z\xbc\xaf": "a 7z archive", b"Rar!": "a rar archive"},
 }
 TEXT_KINDS = {
-    rb"\s*<(!|\?xml|html|head|body)": "a page in HTML or XML (which asked to log in?)",
-    rb"%PDF": "a PDF",
+    rb"\s*<(!|\?xml|html|head|body)": "a page in HTML or XML (which asked to log in?)" + ADVICE,
+    rb"%PDF": "a PDF" + ADVICE,
     rb"version https://git-lfs": "a pointer of Git LFS; git lfs pull brings the file itself",
 }
 JSON_ARRAY = re.compile(rb'\[\s*([\[{\]"\d-]|$)')
@@ -53,7 +54,6 @@ ENDINGS = {
     *(".gz", ".bz2", ".xz", ".zst", ".zstd", ".lz4", ".zip"),
 }
 NOT_UTF_8 = "not in UTF-8; prepare.encoding: latin-1 would read it, or cp1252 where it comes from Windows"
-ADVICE = "; take the ratings out of it, as CSV, JSON lines or Parquet"
 
 
 class Chunk(NamedTuple):
@@ -120,10 +120,10 @@ def recognise(path: Path, encoding: str) -> str:
         head: bytes = stream.read(1 << 12)
     kinds = [kind for magic, kind in TEXT_KINDS.items() if re.match(magic, head, re.IGNORECASE)]
     if BINARY.search(head):
-        kinds += [kind for magic, kind in BINARY_KINDS.items() if head.startswith(magic)]
-        kinds += ["a tar archive"] * (head[257:262] == b"ustar")
+        kinds += [kind + ADVICE for magic, kind in BINARY_KINDS.items() if head.startswith(magic)]
+        kinds += [f"a tar archive{ADVICE}"] * (head[257:262] == b"ustar")
     if kinds:
-        raise StageError(f"{path} is {kinds[0]}{'' if ';' in kinds[0] else ADVICE}")
+        raise StageError(f"{path} is {kinds[0]}")
     if head.startswith(b"PAR1") and (BINARY.search(head) or b"\n" not in head):
         return "Parquet"
     marked = next((name for mark, name in MARKS.items() if head.startswith(mark)), "")

@@ -89,6 +89,7 @@ def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
             run(tmp_path, "ip", *command.split())
         yield cluster
     finally:
+        Path("/tmp/ray/ray_current_cluster").unlink(missing_ok=True)  # `ray start` wrote it, and the cluster ends
         for name in (cluster.head, cluster.other):
             for _ in range(10):  # some start others meanwhile
                 for pid in cluster.processes(name):

@@ -208,7 +208,7 @@ REFUSED: dict[str, tuple[str | bytes, dict[str, Any], list[str]]] = {
         HEAD.replace(",", ";").replace("\n", ";t\n") + '1;10;4,5;"Great\n2;10;3,5;so so"\n', {}, ["goes on over lines"]
     ),
     "a quote that takes rows in, rated by words": (
-        HEAD.replace("\n", ",t\n") + '1,10,ok,"Great\n2,10,,so so"\n', {"rating_words": {"ok": 5}, "not_rated": [""]},
+        HEAD.replace("\n", ",t\n") + '1,10,ok,"Great\n2,10,,so so"\n', {"rating_words": {"ok ": 5}, "not_rated": [""]},
         ["goes on over lines"],
     ),
     "UTF-16 the other way round": ((HEAD + "1,2,3\n").encode("utf-16-be"), {}, ["prepare.encoding: utf-16-be"]),
