@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
             run(tmp_path, "ip", *command.split())
         yield cluster
     finally:
-        Path("/tmp/ray/ray_current_cluster").unlink(missing_ok=True)  # `ray start` wrote it, and the cluster ends
+        Path(tempfile.gettempdir(), "ray", "ray_current_cluster").unlink(missing_ok=True)  # that `ray start` wrote
         for name in (cluster.head, cluster.other):
             for _ in range(10):  # some start others meanwhile
                 for pid in cluster.processes(name):
