@@ -110,8 +110,8 @@ def reader_of(path: Path) -> str:
     return name
 
 
-def recognise(path: Path, encoding: str) -> str:
-    """See by its first bytes whether a file is CSV, JSON lines, a JSON array or Parquet.
+def recognise(path: Path, encoding: str) -> tuple[str, str]:
+    """See by its first bytes whether a file is CSV, JSON lines, a JSON array or Parquet, and its encoding if marked so.
 
     Raises:
         StageError: it is empty, or of another kind; the message names it.
@@ -125,18 +125,18 @@ def recognise(path: Path, encoding: str) -> str:
     if kinds:
         raise StageError(f"{path} is {kinds[0]}")
     if head.startswith(b"PAR1") and (BINARY.search(head) or b"\n" not in head):
-        return "Parquet"
+        return "Parquet", encoding
     marked = next((name for mark, name in MARKS.items() if head.startswith(mark)), "")
-    if "\n".encode(encoding) == b"\n" and (marked or head.count(b"\0") > len(head) // 8):
-        unmarked = "utf-16-be" if head[::2].count(0) > head[1::2].count(0) else "utf-16-le"
-        found = (
-            f"is text in {marked.upper()};" if marked else "holds NUL bytes; if it is text in UTF-16 without a mark,"
-        )
-        raise StageError(f"{path} {found} set prepare.encoding: {marked or unmarked}")
+    is_narrow = "\n".encode(encoding) == b"\n"
+    if is_narrow and not marked and head.count(b"\0") > len(head) // 8:
+        wide = "utf-16-be" if head[::2].count(0) > head[1::2].count(0) else "utf-16-le"
+        advice = f"if it is text in UTF-16 without a mark, set prepare.encoding: {wide}"
+        raise StageError(f"{path} holds NUL bytes; {advice}")
     text = head.lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n")
     if not text:
         raise StageError(f"{path} is empty")
-    return "JSON array" if JSON_ARRAY.match(text) else "JSON" if text.startswith(b"{") else "CSV"
+    kind = "JSON array" if JSON_ARRAY.match(text) else "JSON" if text.startswith(b"{") else "CSV"
+    return kind, marked if is_narrow and marked else encoding
 
 
 def open_file(path: Path) -> Any:

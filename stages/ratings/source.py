@@ -63,15 +63,15 @@ def read_source(settings: Prepare, engine: Engine = HERE) -> Source:
     check = Check(settings)
     files: list[Any] = []
     for head, rows in engine.starmap(_read, [(settings, path) for path in paths], returns=2):
-        of_file, problem = engine.get(head)
+        of_file, problems = engine.get(head)
         if files:
             check.merge(of_file)
         else:
             check = of_file
         files.append(rows)
-        if problem:
+        if problems:
             break
-    problems = [*filter(None, [problem]), *check.problems()]
+    problems += check.problems()
     if problems:
         more = [f"and {len(problems) - MAX_PROBLEMS} more"] * (len(problems) > MAX_PROBLEMS)
         raise StageError("\n".join(problems[:MAX_PROBLEMS] + more))
@@ -82,18 +82,22 @@ def read_source(settings: Prepare, engine: Engine = HERE) -> Source:
     return source
 
 
-def _read(settings: Prepare, path: Path) -> tuple[tuple[Check, str], Ratings]:
+def _read(settings: Prepare, path: Path) -> tuple[tuple[Check, list[str]], Ratings]:
     """What is wrong with a file and with its columns (then a few blocks of the likeliest are checked); and its rows."""
     check = Check(settings)
     try:
-        file = KINDS[recognise(path, settings.encoding)](path, settings)
+        kind, encoding = recognise(path, settings.encoding)
+        file = KINDS[kind](path, settings.model_copy(update={"encoding": encoding}))
         columns, problem = _find_columns(file, settings)
+        problems = [f"{path} has {problem}"] if problem else []
+        if encoding != settings.encoding:
+            problems.insert(0, f"{path} is text in {encoding.upper()}; set prepare.encoding: {encoding}")
         names = [name for name in columns.values() if name and file.names.count(name) == 1]
         one_user = [reader_of(path)] if settings.columns.user is None else []
         labels = ["the file's name"] * len(one_user) + [f"column {name!r}" for name in names]
         are_found = len(labels) == len(columns)
         blocks = file.blocks(names if are_found else [])
-        for block in itertools.islice(blocks, MAX_BLOCKS if problem else None):
+        for block in itertools.islice(blocks, MAX_BLOCKS if problems else None):
             if are_found:
                 users = [pa.repeat(user, len(block.numbers)) for user in one_user]
                 check.add(block._replace(columns=users + block.columns), path, file.unit, labels)
@@ -103,7 +107,7 @@ def _read(settings: Prepare, path: Path) -> tuple[tuple[Check, str], Ratings]:
     except DAMAGE as error:
         raise StageError(_explain(path, error)) from error
     rows = check.pop_ratings()
-    return (check, f"{path} has {problem}" if problem else ""), rows
+    return (check, problems), rows
 
 
 def _explain(path: Path, error: Exception) -> str:

@@ -185,7 +185,10 @@ REFUSED: dict[str, tuple[str | bytes, dict[str, Any], list[str]]] = {
     "Feather": (FEATHER.getvalue(), {}, ["an Arrow or Feather file"]),
     "HTML": ("<!DOCTYPE html><html>Sign in</html>", {}, ["HTML", "log in"]),
     "several files in a zip": (zipped(a="1", b="2"), {}, ["2 files", "'a', 'b'", "unpack it"]),
-    "UTF-16": ("user_id\n1\n".encode("utf-16"), {}, ["UTF-16", "prepare.encoding: utf-16"]),
+    "UTF-16": (
+        "User-ID;ISBN;Book-Rating\n1;2;ok\n".encode("utf-16"), {},
+        ["UTF-16", "prepare.encoding: utf-16", "did you mean", "'ok' (line 2)"],
+    ),
     "UTF-16 with few NUL bytes": ("книга".encode("utf-16"), {}, ["UTF-16", "prepare.encoding: utf-16"]),
     "missing in capitals": (HEAD + "NONE,2,3\nNull,2,3\n", {}, ["2 values missing: 'NONE', 'Null' (lines 2, 3)"]),
     "ISBNs after a German Excel": (
