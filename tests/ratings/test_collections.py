@@ -11,9 +11,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from dvc.utils.hydra import apply_overrides
+from ruamel.yaml import YAML
 
 from stages.prepare_ratings import prepare
-from stages.program.params import Params, load_params
+from stages.program.params import Params, Prepare, load_params
 from stages.ratings.source import read_source
 from stages.ratings.table import concatenate
 from tests.project import ROOT, copy_project, dvc, edit_params, run, stages_run
@@ -145,6 +146,18 @@ def test_settings_leave_nothing_of_those_before(tmp_path: Path) -> None:
     for name in [*PIECES, *reversed(PIECES)]:
         after = apply(name, tmp_path / "params.yaml").prepare
         assert after.model_copy(update={"rating_words": alone[name].rating_words}) == alone[name]
+
+
+def test_settings_fit_parameters_that_have_only_what_must_be_there(tmp_path: Path) -> None:
+    alone = apply("goodreads-10m", Path(shutil.copy(ROOT / "params.yaml", tmp_path)))
+    yaml = YAML()
+    parameters = yaml.load(ROOT / "params.yaml")
+    for name, field in Prepare.model_fields.items():
+        if not field.is_required():
+            del parameters["prepare"][name]
+    yaml.dump(parameters, tmp_path / "params.yaml")
+
+    assert apply("goodreads-10m", tmp_path / "params.yaml") == alone
 
 
 # --- Under DVC ---
