@@ -101,9 +101,9 @@ def tell_apart(one: dict[str, Fit], other: dict[str, Fit]) -> tuple[float, str]:
 
 
 def likely(fits: dict[str, Fit]) -> dict[str, Fit]:
-    """Those that aren't far less likely than the likeliest."""
-    best = max(fit.likelihood for fit in fits.values())
-    return {known: fit for known, fit in fits.items() if fit.likelihood >= best - np.log(UNLIKELY) / 2}
+    """The likeliest, then those that aren't far less likely."""
+    ordered = sorted(fits.items(), key=lambda item: -item[1].likelihood)
+    return {known: fit for known, fit in ordered if fit.likelihood >= ordered[0][1].likelihood - np.log(UNLIKELY) / 2}
 
 
 def same_distribution(one: Array, other: Array) -> bool:

@@ -1,5 +1,6 @@
 """What a stranger's first programs look like: small convolutions, dropout, softmax here and logits there."""
 
+import re
 import subprocess
 import sys
 from functools import partial
@@ -93,6 +94,23 @@ def test_first_weights_too_few_to_tell_are_said_to_be() -> None:
         "conv may start as U(±1/√fan_in) here and Glorot uniform there, or as Glorot uniform in both: that can't be "
         "told from 36 numbers"
     ]
+
+
+def test_what_first_weights_may_be_instead_is_another_initialiser() -> None:
+    random = np.random.default_rng(0)
+    kernels = random.uniform(-((6 / 11) ** 0.5), (6 / 11) ** 0.5, (60, 8, 3))
+    records = [
+        Record(
+            [{name: {"kernel": kernel} if name == "weights" else {} for name in CHECKPOINTS}], {"framework": "Keras"}
+        )
+        for kernel in kernels
+    ]
+    pairs = zip(records[::2], records[1::2], strict=True)
+    remarks = [remark for pair in pairs for remark in walk(Comparison.of(*pair)).remarks]
+    names = [re.match("kernel may start as (.*) here and (.*) there", remark) for remark in remarks]
+
+    assert names
+    assert all(name and name[1] != name[2] for name in names), remarks
 
 
 class Port(nn.Module):
