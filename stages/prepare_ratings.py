@@ -14,7 +14,7 @@ from stages.engines.here import HERE, Engine
 from stages.program.errors import StageError, shorten
 from stages.program.params import Params, Prepare
 from stages.program.process import run_stage
-from stages.ratings.checks import Source, is_plain
+from stages.ratings.checks import Source
 from stages.ratings.parts import EXAMPLES, Repeats, count_books, divide, drop_rare, renumber, settle, summarise
 from stages.ratings.source import read_source
 from stages.ratings.table import write_parts, write_table
@@ -166,12 +166,17 @@ def find_oddities(prepared: Prepared) -> list[str]:
         )
     for ids, kind in ((prepared.user_ids, "user"), (prepared.book_ids, "book")):
         if pa.types.is_string(ids.type):
-            names = [name for name in ids.to_pylist() if not is_plain(name)]
+            names = [name for name in ids.to_pylist() if not _is_plain(name)]
             examples = ", ".join(shorten(repr(name)) for name in names[:3])
             oddities.append(
                 f"{len(names):,} of {len(ids):,} {kind} ids are no plain numbers ({examples}): all are taken for names"
             )
     return oddities
+
+
+def _is_plain(name: str) -> bool:
+    """Whether it could be a number: whole, from 0, without leading zeros."""
+    return len(name) < 20 and name.isdecimal() and str(int(name)) == name and int(name) < 2**63
 
 
 def looks_unrated(counts: Counter[float], lowest: float) -> bool:

@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -24,13 +23,11 @@ EXAMPLES, MAX_VALUES = 3, 8  # wrong rows, and different values of theirs, that 
 MAX_GAPS = 4  # ids up to this times the rows are numbered through a table of all: faster than hashing, and smaller
 EXACT = {"halffloat": 2**11, "float": 2**24, "double": 2**53}  # from here on it doesn't hold every whole number
 
-MISSING = {text.casefold() for text in (*pyarrow.csv.ConvertOptions().null_values, "None", r"\N", "<NA>")}
+MISSING = [text.lower() for text in (*pyarrow.csv.ConvertOptions().null_values, "None", r"\N", "<NA>")]
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?", re.ASCII | re.IGNORECASE)
-WHOLE_NUMBER = re.compile(r"\+?\d+(\.0*)?", re.ASCII)
-PLAIN_NUMBER = re.compile(r"0|[1-9]\d{0,18}", re.ASCII)
-POWER_OF_TEN = re.compile(r"[+-]?(\d*[.,]\d*e[+-]?|\d+e[+-])\d+", re.ASCII | re.IGNORECASE)  # 12e3 may be hexadecimal
-EXCEL_TEXT = re.compile(r'="(.*)"', re.DOTALL)
-CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
+WHOLE_NUMBER = r"\+?\d+(\.0*)?"
+POWER_OF_TEN = r"[+-]?(\d*[.,]\d*e[+-]?|\d+e[+-])\d+"  # 12e3 may be hexadecimal
+WITH_CONTROL_CHARACTER = r"(?s).*[\x00-\x1f\x7f].*"
 
 # What may be wrong with a value; after the semicolon, what to do.
 MISSING_ID = "missing; prepare.missing_ids: leave_out would leave such rows out"
@@ -44,7 +41,7 @@ OFF_SCALE = (
     "off the scale {:g} to {:g}; prepare.rating_scale sets it, prepare.not_rated takes a 0 that means 'not rated'"
 )
 
-ROW = ("user", "book", "rating", "number")
+ROLES = ("user", "book", "rating")
 
 Numbers: TypeAlias = NDArray[np.integer[Any]]
 Finding: TypeAlias = tuple[int, list[int], list[str]]
@@ -89,269 +86,194 @@ class Source:
     """How many more rows the files have, by the reason for which they are left out."""
 
 
-class _Column:
-    """The texts of a column by their codes, and the codes of those that are wrong, by what is wrong with them."""
-
-    def __init__(self) -> None:
-        self.texts: dict[int, str] = {}
-        self.faults: defaultdict[str, list[int]] = defaultdict(list)
-
-    def add(self, code: int, text: str, fault: str) -> None:
-        """Take a new text."""
-        self.texts[code] = text
-        if fault:
-            self.faults[fault].append(code)
-
-
-class _Ids(_Column):
-    """A column of ids: plain numbers stand for themselves, codes below 0 for all other texts."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pieces: list[Numbers] = []
-        self._codes: dict[str, int] = {}
-
-    def encode(self, column: pa.Array) -> Numbers:
-        """Each row's number or code (n,), uint32 or int64."""
-        numbers = _plain_numbers(column)
-        if numbers is not None:
-            return numbers
-        texts, index = _distinct(column)
-        return np.array([self._code(text) for text in texts], np.int64)[index]
-
-    def _code(self, text: str) -> int:
-        if text not in self._codes:
-            value, fault = _read_id(text)
-            if value != text and fault in ("", ODD_NUMBER):
-                self._codes[text] = self._code(value)
-            elif is_plain(text):
-                self._codes[text] = int(text)
-            else:
-                self._codes[text] = -1 - len(self.texts)
-                self.add(self._codes[text], text, fault)
-        return self._codes[text]
-
-    def number(self) -> NDArray[np.int32]:
-        """Number the rows' ids from 0 (n,); from then on `pieces` holds the different ids, by that number."""
-        codes = np.concatenate([np.array([], np.uint32), *self.pieces])
-        self.pieces.clear()  # to free their memory
-        numbers, distinct = number_codes(codes)
-        self.pieces.append(distinct)
-        return numbers
-
-    def merge(self, later: "_Ids") -> None:
-        """Add the pieces of another column, whose codes are its own."""
-        codes = np.array([self._code(text) for text in later.texts.values()], np.int64)  # of -1, -2, … there
-        for piece in later.pieces:
-            coded = piece < 0
-            self.pieces.append(np.where(coded, codes[np.where(coded, -1 - piece, 0)], piece) if coded.any() else piece)
-
-    def has_names(self) -> bool:
-        """Whether any id is no number."""
-        wrong = {*itertools.chain(*self.faults.values())}
-        return any(code not in wrong and not NUMBER.fullmatch(text.strip()) for code, text in self.texts.items())
-
-    def finish(self) -> tuple[list[NDArray[np.int32]], pa.Array]:
-        """All ids in ascending order: numbers where all are plain, but for blanks around them; else texts.
-
-        Before them, for each piece, where its ids are among them.
-        """
-        numbers, codes = number_codes(np.concatenate(self.pieces))
-        ids = pa.array(codes)
-        if codes.min(initial=0) < 0:
-            texts = [self.texts.get(code, str(code)) for code in codes.tolist()]
-            plain = [text.strip(" \t") for text in texts]
-            ids = pa.array([*map(int, plain)] if all(map(is_plain, plain)) else texts)
-        if pa.types.is_integer(ids.type):
-            ids, places = np.unique(ids, return_inverse=True)  # where blanks are around it, a number may be there twice
-        else:
-            ascending = pc.sort_indices(ids)
-            ids, places = ids.take(ascending), np.argsort(ascending)
-        ends = np.cumsum([len(piece) for piece in self.pieces])
-        return np.split(places.astype(np.int32)[numbers], ends[:-1]), pa.array(ids)
-
-
 class Check:
-    """Takes the files' rows block by block, keeps what is to be kept, and collects what is wrong."""
+    """Takes a file's rows block by block, keeps what is to be kept, and collects what is wrong."""
 
-    def __init__(self, settings: Prepare) -> None:
+    def __init__(self, settings: Prepare, where: str, unit: str, labels: list[str], problems: list[str]) -> None:
+        """Messages name the file so, what the rows' numbers count, and the columns, of which these are the problems."""
         self._settings = settings
+        self.where, self.unit, self.problems = where, unit, problems
+        self.labels = dict(zip(ROLES, labels, strict=False))
         self._lowest, self._highest = np.array(settings.rating_scale, np.float32)
         self._not_rated = {*settings.not_rated}
-        self._ids = (_Ids(), _Ids())
         self._stars = [np.array([], np.float32)]
-        self._rows = 0
-        self._left_out: Counter[str] = Counter()
-        self._labels: list[str] = []
-        self._findings: defaultdict[tuple[Path, str, str, str], list[Finding]] = defaultdict(list)
+        self.ids: dict[str, list[pa.Array]] = {role: [pa.array([], pa.int64())] for role in ROLES[:2]}
+        self.named: set[str] = set()
+        self.rows = 0
+        self.left_out: Counter[str] = Counter()
+        self.findings: defaultdict[tuple[str, str], list[Finding]] = defaultdict(list)
 
-    def add(self, block: Block, path: Path, unit: str, labels: list[str]) -> None:
-        """Check a block's rows; leave out what the settings say.
-
-        Args:
-            block: the rows.
-            path: the file, for messages.
-            unit: what the rows' numbers count: lines, rows or objects.
-            labels: what messages call the three columns.
-        """
-        self._labels = labels
-        self.refuse(block.broken, path, unit)
-        users, books, ratings = *self._ids, _Column()
-        texts, index = _distinct(block.columns[2])
-        stars = np.empty(len(texts), np.float32)
-        with np.errstate(over="ignore"):  # beyond float32 is off the scale
-            for code, text in enumerate(texts):
-                stars[code], fault = self._read_rating(text)
-                ratings.add(code, text, fault)
-        rows = pa.RecordBatch.from_arrays([*block.columns[:2], index, block.numbers], ROW)
-        rows = self._leave_out(rows, "not rated", "rating", ratings.faults[NOT_RATED])
-
-        columns = [users.encode(rows["user"]), books.encode(rows["book"]), rows["rating"], rows["number"]]
-        rows = pa.RecordBatch.from_arrays(columns, ROW)
+    def add(self, block: Block) -> None:
+        """Check a block's rows; leave out what the settings say."""
+        self.refuse(block.broken)
+        users, books, ratings = block.columns
+        columns = [users, books, *self._read_ratings(ratings), pa.array(block.numbers)]
+        rows = pa.RecordBatch.from_arrays(columns, ["user", "book", "rating", "rating fault", "stars", "number"])
+        rows = self._leave_out(rows, "rating", NOT_RATED, "not rated")
+        for role in ROLES[:2]:
+            ids, faults, has_names = _read_ids(rows[role])
+            rows = rows.set_column(rows.schema.names.index(role), role, ids).append_column(f"{role} fault", faults)
+            self.named |= {role} if has_names else set()
         if self._settings.missing_ids == "leave_out":
-            rows = self._leave_out(rows, "no user or book", "user", users.faults[MISSING_ID])
-            rows = self._leave_out(rows, "no user or book", "book", books.faults[MISSING_ID])
+            for role in ROLES[:2]:
+                rows = self._leave_out(rows, role, MISSING_ID, "no user or book")
 
-        for label, column, codes in zip(labels, (users, books, ratings), map(np.asarray, rows), strict=False):
-            for fault, wrong_codes in column.faults.items():
-                wrong = np.flatnonzero(np.isin(codes, wrong_codes))
-                if len(wrong):
-                    numbers = rows["number"].take(pa.array(wrong[: EXAMPLES + 1])).to_pylist()
-                    values = [column.texts[code] for code in dict.fromkeys(codes[wrong].tolist())]
-                    self._findings[path, unit, label, fault].append((len(wrong), numbers, values[:MAX_VALUES]))
-        users.pieces.append(rows["user"].to_numpy())
-        books.pieces.append(rows["book"].to_numpy())
-        self._stars.append(stars[rows["rating"].to_numpy()])
+        for role in ROLES:
+            faults = rows[f"{role} fault"]
+            for fault in faults.unique().drop_null().to_pylist():
+                wrong = rows.filter(pc.equal(faults, fault))
+                numbers, values = wrong["number"][: EXAMPLES + 1], wrong[role].unique()[:MAX_VALUES]
+                found = (len(wrong), numbers.to_pylist(), values.to_pylist())
+                self.findings[role, fault].append(found)
+        for role, pieces in self.ids.items():
+            pieces.append(rows[role].dictionary_encode() if pa.types.is_string(rows[role].type) else rows[role])
+        self._stars.append(rows["stars"].to_numpy())
 
-    def refuse(self, broken: dict[int, str], path: Path, unit: str) -> None:
+    def refuse(self, broken: dict[int, str]) -> None:
         """Note what isn't a row: its number, and what is wrong."""
-        for number, fault in broken.items():
-            self._findings[path, unit, "", fault].append((1, [number], []))
+        for number, fault in sorted(broken.items()):
+            self.findings["", fault].append((1, [number], []))
 
     def pop_ratings(self) -> Ratings:
         """Give the rows away that were kept, numbered from 0; what they have in common remains here."""
-        users, books = (column.number() for column in self._ids)
+        (users, user_ids), (books, book_ids) = map(number_ids, self.ids.values())
+        self.ids = {"user": [user_ids], "book": [book_ids]}
         ratings = Ratings(users, books, np.concatenate(self._stars))
         self._stars.clear()
-        self._rows += len(ratings)
+        self.rows += len(ratings)
         return ratings
 
-    def merge(self, later: "Check") -> None:
-        """Be as if the blocks of a later check, whose rows were popped, had been added to this one."""
-        self._labels = later._labels or self._labels
-        for column, of_later in zip(self._ids, later._ids, strict=True):
-            column.merge(of_later)
-        self._rows += later._rows
-        self._left_out += later._left_out
-        self._findings |= later._findings
+    def _leave_out(self, rows: pa.RecordBatch, role: str, fault: str, reason: str) -> pa.RecordBatch:
+        kept = pc.fill_null(pc.not_equal(rows[f"{role} fault"], fault), True)
+        self.left_out[reason] += kept.false_count
+        return rows.filter(kept) if kept.false_count else rows
 
-    def _leave_out(self, rows: pa.RecordBatch, reason: str, column: str, codes: list[int]) -> pa.RecordBatch:
-        out = np.isin(rows[column], codes)
-        self._left_out[reason] += int(out.sum())
-        return rows.filter(pa.array(~out)) if out.any() else rows
+    def _read_ratings(self, column: pa.Array) -> tuple[pa.Array, pa.Array, pa.Array]:
+        """The ratings as texts, what is wrong with each, and their stars."""
+        texts, index = _distinct(column)
+        read = [self._read_rating(text.strip()) for text in texts.to_pylist()]
+        with np.errstate(over="ignore"):  # beyond float32 is off the scale
+            stars = np.array([stars for stars, _ in read], np.float32)
+        faults = pa.array([fault for _, fault in read], pa.string())
+        return texts.take(index), faults.take(index), pa.array(stars).take(index)
 
-    def _read_rating(self, text: str) -> tuple[float, str]:
-        """Stars, and what is wrong."""
-        text = text.strip()
+    def _read_rating(self, text: str) -> tuple[float, str | None]:
         number = text.replace(",", ".")
         stars = self._settings.rating_words.get(text, float(number) if NUMBER.fullmatch(number) else math.nan)
         if text in self._not_rated or stars in self._not_rated:
             return math.nan, NOT_RATED
         if math.isnan(stars):
-            return stars, NO_RATING if _is_missing(text) else NO_NUMBER
+            return stars, NO_RATING if text.lower() in MISSING else NO_NUMBER
         on_scale = self._lowest <= np.float32(stars) <= self._highest
-        return stars, "" if on_scale else OFF_SCALE.format(self._lowest, self._highest)
+        return stars, None if on_scale else OFF_SCALE.format(self._lowest, self._highest)
 
-    def problems(self) -> Iterator[str]:
-        """What is wrong, a line for each file and kind of fault."""
-        with_names = [label for label, ids in zip(self._labels, self._ids, strict=False) if ids.has_names()]
-        for (path, unit, label, fault), findings in self._findings.items():
-            if fault == ODD_NUMBER and label in with_names:
+
+def list_problems(checks: list[Check]) -> Iterator[str]:
+    """What is wrong, a line for each file and kind of fault."""
+    named = {role for check in checks for role in check.named}
+    for check in checks:
+        for (role, fault), findings in check.findings.items():
+            if fault == ODD_NUMBER and role in named:
                 continue  # among names they are names
-            count = sum(count for count, _, _ in findings)
-            rows = [f"{number:,}" for _, numbers, _ in findings for number in numbers]
-            values = [repr(value) for value in dict.fromkeys(value for *_, values in findings for value in values)]
+            counts, numbers, values = zip(*findings, strict=True)
+            count, rows = sum(counts), [f"{number:,}" for number in itertools.chain(*numbers)]
+            examples = [shorten(repr(value)) for value in dict.fromkeys(map(str, itertools.chain(*values)))]
             kind, semicolon, advice = fault.partition("; ")
-            subject = f"{label}: {count:,} value" if label else f"{count:,} {unit}"
-            examples = ": " + ", ".join(map(shorten, values[:MAX_VALUES])) if label else ""
-            where = f"{unit}{'s' * (len(rows) > 1)} {', '.join(rows[:EXAMPLES])}{', …' * (len(rows) > EXAMPLES)}"
-            yield f"{path}: {subject}{'s' * (count > 1)} {kind}{examples} ({where}){semicolon}{advice}"
+            subject = f"{check.labels[role]}: {count:,} value" if role else f"{count:,} {check.unit}"
+            told = f"{': ' * bool(role)}{', '.join(examples[:MAX_VALUES])}"
+            where = f"{check.unit}{'s' * (len(rows) > 1)} {', '.join(rows[:EXAMPLES])}{', …' * (len(rows) > EXAMPLES)}"
+            yield f"{check.where}: {subject}{'s' * (count > 1)} {kind}{told} ({where}){semicolon}{advice}"
 
-    def finish(self, files: list[Any]) -> Source:
-        """All that was kept, where nothing is wrong, with the rows that were taken out of each file's check."""
-        (users, user_ids), (books, book_ids) = (column.finish() for column in self._ids)
-        return Source(files, users, books, user_ids, book_ids, self._rows, dict(+self._left_out))
+
+def join(checks: list[Check], files: list[Any]) -> Source:
+    """All that was kept, where nothing is wrong, with the rows that were taken out of each file's check."""
+    (users, user_ids), (books, book_ids) = (_order_ids([check.ids[role][0] for check in checks]) for role in ROLES[:2])
+    left_out = sum((check.left_out for check in checks), Counter())
+    return Source(files, users, books, user_ids, book_ids, sum(check.rows for check in checks), dict(left_out))
+
+
+def number_ids(pieces: list[pa.Array]) -> tuple[NDArray[np.int32], pa.Array]:
+    """Number the different ids from 0: the number of each row (n,), and the ids by number: texts where any is one."""
+    if all(pa.types.is_integer(piece.type) for piece in pieces):
+        numbers, codes = number_codes(np.concatenate(pieces))
+        return numbers, pa.array(codes, pa.int64())
+    texts = [piece.cast(pa.string()) if pa.types.is_integer(piece.type) else piece for piece in pieces]
+    joined = pa.chunked_array([piece.dictionary_encode() for piece in texts]).unify_dictionaries().combine_chunks()
+    return joined.indices.to_numpy(), joined.dictionary
+
+
+def _order_ids(pieces: list[pa.Array]) -> tuple[list[NDArray[np.int32]], pa.Array]:
+    """All ids in ascending order: numbers where all are plain, but for blanks around them; else texts.
+
+    Before them, for each piece, where its ids are among them.
+    """
+    numbers, ids = number_ids(pieces)
+    if pa.types.is_string(ids.type):
+        plain = _plain_numbers(pc.utf8_trim(ids, " \t"))
+        ids = ids if plain is None else plain.cast(pa.int64())
+    places = pc.rank(ids, tiebreaker="dense").to_numpy().astype(np.int32) - 1
+    ends = np.cumsum([len(piece) for piece in pieces])
+    distinct = ids.unique()  # where blanks are around it, a number may be there twice
+    return np.split(places[numbers], ends[:-1]), distinct.take(pc.sort_indices(distinct))
 
 
 def number_codes(codes: Numbers) -> tuple[NDArray[np.int32], Numbers]:
     """Number the different codes from 0: the number of each row (n,), and the codes by number."""
-    if codes.min(initial=0) < 0 or codes.max(initial=0) >= MAX_GAPS * len(codes):
+    if codes.max(initial=0) >= MAX_GAPS * len(codes):
         encoded = pa.array(codes).dictionary_encode()
         return encoded.indices.to_numpy(), encoded.dictionary.to_numpy()
-    in_use = np.zeros(int(codes.max(initial=0)) + 1, np.bool_)
+    in_use = np.zeros(int(codes.max()) + 1, np.bool_)
     in_use[codes] = True
     return (np.cumsum(in_use, dtype=np.int32) - 1)[codes], np.flatnonzero(in_use)
 
 
-def _distinct(column: pa.Array) -> tuple[list[str], NDArray[np.int32]]:
+def _distinct(column: pa.Array) -> tuple[pa.Array, pa.Array]:
     """Each different value as text, and for each row (n,) which of them it is."""
     encoded = column.dictionary_encode("encode")
-    exact = EXACT.get(str(column.type), 0)
-    return [as_text(value, exact) for value in encoded.dictionary.to_pylist()], encoded.indices.to_numpy()
+    values, exact = encoded.dictionary, EXACT.get(str(column.type), 0)
+    if pa.types.is_string(values.type):
+        return values.fill_null(""), encoded.indices
+    return pa.array([as_text(value, exact) for value in values.to_pylist()], pa.string()), encoded.indices
 
 
-def is_plain(text: str) -> bool:
-    """Whether an id is a whole number, from 0, without leading zeros."""
-    return bool(PLAIN_NUMBER.fullmatch(text)) and int(text) < 2**63
+def _read_ids(column: pa.Array) -> tuple[pa.Array, pa.Array, bool]:
+    """The ids, as numbers where all are plain, else as texts without Excel's wrapping; each one's fault; any names?"""
+    numbers = _plain_numbers(column)
+    if numbers is not None:
+        return numbers, pa.nulls(len(column), pa.string()), False
+    texts, index = _distinct(column)
+    ids = pc.replace_substring_regex(texts, r'(?s)^\s*="(.*)"\s*$', r"\1")
+    bare = pc.utf8_trim_whitespace(ids)
+    is_missing = pc.is_in(pc.utf8_lower(bare), pa.array(MISSING))
+    is_cut, has_controls, is_number, is_whole = (
+        pc.match_substring_regex(bare, f"^({pattern})$", ignore_case=True)
+        for pattern in (POWER_OF_TEN, WITH_CONTROL_CHARACTER, NUMBER.pattern, WHOLE_NUMBER)
+    )
+    cases = pc.make_struct(is_missing, is_cut, has_controls, pc.and_not(is_number, is_whole))
+    faults = pc.case_when(cases, MISSING_ID, CUT_ID, UNPRINTABLE, ODD_NUMBER)
+    has_names = pc.any(pc.and_not(faults.is_null(), is_number)).as_py()
+    return pc.if_else(is_missing, texts, ids).take(index), faults.take(index), bool(has_names)
 
 
-def _read_id(text: str) -> tuple[str, str]:
-    """The id without Excel's wrapping, and what is wrong."""
-    wrapped = EXCEL_TEXT.fullmatch(text.strip())
-    text = wrapped[1] if wrapped else text
-    stripped = text.strip()
-    if _is_missing(text):
-        return text, MISSING_ID
-    if POWER_OF_TEN.fullmatch(stripped):
-        return text, CUT_ID
-    if CONTROL_CHARACTER.search(stripped):
-        return text, UNPRINTABLE
-    return text, ODD_NUMBER if NUMBER.fullmatch(stripped) and not WHOLE_NUMBER.fullmatch(stripped) else ""
-
-
-def _is_missing(text: str) -> bool:
-    return text.strip().casefold() in MISSING
-
-
-def _plain_numbers(ids: pa.Array) -> NDArray[Any] | None:
+def _plain_numbers(ids: pa.Array) -> pa.Array | None:
     """The ids as numbers, where all of them are plain: decimal, whole, from 0, and without leading zeros."""
     try:
         numbers = ids.cast(pa.int64())
     except pa.ArrowInvalid:
         return None
-    if ids.null_count or not len(ids):
+    lowest, highest = (value.as_py() or 0 for value in pc.min_max(numbers).values())
+    if ids.null_count or lowest < 0 or highest >= EXACT.get(str(ids.type), 2**63):
         return None
-    lowest, highest = (value.as_py() for value in pc.min_max(numbers).values())
-    if pa.types.is_string(ids.type) and (lowest <= 0 or pc.any(pc.starts_with(ids, "0")).as_py()):
-        # Only a number that is 0 or begins with 0 can be written in another way than this: 007, 0x7, -0.
-        lowest = lowest if numbers.cast(pa.string()).equals(ids) else -1
-    if lowest < 0 or highest >= EXACT.get(str(ids.type), 2**63):
+    has_zeros = pa.types.is_string(ids.type) and (lowest == 0 or pc.any(pc.starts_with(ids, "0")).as_py())
+    if has_zeros and not numbers.cast(pa.string()).equals(ids):  # 007, 0x7, -0: other numbers have but one form
         return None
-    return np.asarray(numbers, np.uint32 if highest < 2**32 else np.int64)
+    return numbers.cast(pa.uint32() if highest < 2**32 else pa.int64())
 
 
 def as_text(value: Any, exact: int = EXACT["double"]) -> str:
-    """As a CSV file has it: 4 for 4.0, and powers of ten from where a float doesn't hold all of a number's digits.
-
-    Raises:
-        TypeError: it is no plain value.
-    """
-    if isinstance(value, str):
-        return value
+    """As a CSV file has it: 4 for 4.0, and powers of ten from where a float doesn't hold all of a number's digits."""
     if isinstance(value, float) and value.is_integer():
         return f"{value:.0f}" if abs(value) < exact else f"{value:e}"
     if isinstance(value, Decimal) and value == value.to_integral_value():
         return f"{value:.0f}"
-    if isinstance(value, dict | list):
-        raise TypeError
     return "" if value is None else str(value)

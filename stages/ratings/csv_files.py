@@ -11,20 +11,21 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from stages.program.errors import StageError
 from stages.program.params import Prepare
 from stages.ratings.checks import NUMBER, Block
 from stages.ratings.files import Chunk, read_chunks
 
-HEAD = 1 << 16  # bytes by which the separator and the columns are found
+HEAD = 1 << 16  # characters by which the separator and the columns are found
 SAMPLE = 20  # rows, likewise
 SEPARATORS = ("\t", "::", ";", "|", ",", " ")  # the comma late: it may be a decimal one
 DOUBLE_COLON = "\x1f"  # stands for `::`, which is longer than the one character that readers of CSV take
-EXCELS_LINE = re.compile(rb'"?sep=', re.IGNORECASE)
+CLOSED = re.compile(r'"[^"]*"')
 SWALLOWING = "with a quote that goes on over lines that look like rows; within quotes, a quote is written twice"
+MISPLACED = "with text behind a closing quote; within quotes, a quote is written twice"
 UNCLOSED = f"with a quote that isn't closed, or a field of more than {csv.field_size_limit():,} characters"
 
 
@@ -35,17 +36,15 @@ class CsvFile:
 
     def __init__(self, path: Path, settings: Prepare) -> None:
         chunks = read_chunks(path, settings.encoding)
-        first = next(chunks, None)
-        if first is None:
-            raise StageError(f"{path} is empty")
-        if EXCELS_LINE.match(first.data):
-            first = first._replace(data=first.data.partition(b"\n")[2], first=2)
-        head = first.data[:HEAD].decode("utf-8", "replace")
+        first = next(chunks)
+        if re.match(r'"?sep=', first.text, re.IGNORECASE):  # Excel's own line
+            first = first._replace(text=first.text.partition("\n")[2], first=2)
+        head = first.text[:HEAD]
         self.separator = _find_separator(head, settings)
         self._delimiter = self.separator.replace("::", DOUBLE_COLON)
         self._chunks: Iterator[Chunk] = itertools.chain([first], chunks)
         if self.separator == "::":
-            self._chunks = map(_replace_colons, self._chunks)
+            self._chunks = (part._replace(text=part.text.replace("::", DOUBLE_COLON)) for part in self._chunks)
         row = next(_read_head(head, self.separator), [])
         self._width, self._header, self._words = len(row), settings.header, _words(settings)
         self.names = row if settings.header else [str(number + 1) for number in range(len(row))]
@@ -60,16 +59,17 @@ class CsvFile:
 
     def _read_fast(self, chunk: Chunk, places: list[int]) -> Block | None:
         """None where lines and rows differ, or a row has too few or too many fields."""
-        data, lines = chunk.data, chunk.lines()
-        wanted = [str(place) for place in places]
-        types = dict.fromkeys(wanted, pa.string())
+        data = chunk.text.encode()
+        ends = np.flatnonzero(np.frombuffer(b"\n" + data, np.uint8) == ord("\n"))
+        lines = chunk.first + np.flatnonzero(np.diff(ends, append=len(data) + 1) > 1)  # but blank ones
         names = [str(place) for place in range(self._width)]
+        wanted = [names[place] for place in places]
         try:
             table = pyarrow.csv.read_csv(
                 pa.BufferReader(data),
                 pyarrow.csv.ReadOptions(block_size=len(data) + 1, column_names=names, use_threads=False),
                 pyarrow.csv.ParseOptions(delimiter=self._delimiter),
-                pyarrow.csv.ConvertOptions(column_types=types, include_columns=wanted, strings_can_be_null=False),
+                pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(wanted, pa.string()), include_columns=wanted),
             )
         except pa.ArrowInvalid:
             return None
@@ -81,13 +81,13 @@ class CsvFile:
         """Row by row; into the next chunk, where a row goes on there."""
         rows: dict[int, list[str]] = {}
         broken: dict[int, str] = {}
-        lines: list[bytes] = []
+        lines: list[str] = []
 
         def feed() -> Iterator[str]:
             for part in itertools.chain([chunk], self._chunks):
                 broken.update(part.undecodable)
-                lines.extend(part.data.splitlines(keepends=True))
-                yield from map(bytes.decode, lines[reader.line_num :])
+                lines.extend(io.StringIO(part.text))
+                yield from lines[reader.line_num :]
 
         reader = csv.reader(feed(), delimiter=self._delimiter, strict=True)
         while reader.line_num < len(lines) or not lines:
@@ -95,30 +95,28 @@ class CsvFile:
             number = chunk.first + begin
             try:
                 row = next(reader)
-            except csv.Error:
-                broken[number] = UNCLOSED
+            except csv.Error as error:
+                broken[number] = MISPLACED if "expected after" in str(error) else UNCLOSED
                 continue
-            if self._are_rows(lines[begin + 1 : reader.line_num], places[-1:]):
+            if self._are_rows(lines[begin : reader.line_num], places[-1:]):
                 broken[number] = SWALLOWING
             elif len(row) == self._width:
                 rows[number] = [row[place] for place in places]
-            elif len(row) > self._width:
-                broken[number] = f"with more than {self._width} fields"
             elif row:
-                whole = reader.line_num < len(lines) or lines[-1].endswith(b"\n")
-                broken[number] = f"with fewer than {self._width} fields" if whole else "cut off at the end of the file"
+                is_cut = len(row) < self._width and reader.line_num == len(lines) and not lines[-1].endswith("\n")
+                found = f"with {'more' if len(row) > self._width else 'fewer'} than {self._width} fields"
+                broken[number] = "cut off at the end of the file" if is_cut else found
         return Block.of(rows, len(places), broken)
 
-    def _are_rows(self, lines: list[bytes], rating: list[int]) -> bool:
-        """Whether each of a row's further lines, but blank ones, would be a row by itself, with a rating."""
-        rows = [next(csv.reader([line.decode()], delimiter=self._delimiter)) for line in lines if line.strip()]
-        return bool(rows) and all(
-            len(row) == self._width and all(_is_rating(row[place], self._words) for place in rating) for row in rows
+    def _are_rows(self, lines: list[str], rating: list[int]) -> bool:
+        """Whether a row's lines, but blank ones, would each be a row, the first and the last with a rating."""
+        closed = (CLOSED.sub(lambda quoted: quoted[0].replace(self._delimiter, ""), line) for line in lines)
+        rows = [line.replace('"', "").split(self._delimiter) for line in closed if line.strip()]
+        return (
+            len(rows) > 1
+            and all(len(row) == self._width for row in rows)
+            and all(_is_rating(row[place], self._words) for row in (rows[0], rows[-1]) for place in rating)
         )
-
-
-def _replace_colons(chunk: Chunk) -> Chunk:
-    return chunk._replace(data=chunk.data.replace(b"::", DOUBLE_COLON.encode()))
 
 
 def _read_head(head: str, separator: str) -> Iterator[list[str]]:

@@ -2,21 +2,21 @@
 
 import itertools
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from pydantic_core import from_json
-
 from stages.program.errors import StageError
 from stages.program.params import Prepare
-from stages.ratings.checks import Block, Numbers, as_text
+from stages.ratings.checks import Block, as_text
 from stages.ratings.files import open_file, read_chunks
 
-POWER_OF_TEN = re.compile(rb":\s*-?\d+(\.\d+)?[eE]\+?\d+\s*[,}]")  # as a value: it may be a number cut short
 ADVICE = "as to_json(orient='records', lines=True) of pandas writes it"
+DECODER = json.JSONDecoder(  # numbers as text, in powers of ten as they stand: they may be longer ones, cut short
+    parse_float=lambda number: number if "e" in number.casefold() else as_text(float(number)),
+    parse_int=str,
+    parse_constant=str,
+)
 
 
 class JsonLines:
@@ -27,26 +27,27 @@ class JsonLines:
 
     def __init__(self, path: Path, settings: Prepare) -> None:
         self._parts = self._read(path, settings.encoding)
-        first = next(self._parts, None)
-        if first is None or not (objects := [item for item in first[0] if isinstance(item, dict)]):
+        first = next(self._parts)
+        objects = [item for item in first[0].values() if isinstance(item, dict)]
+        if not objects:
             raise StageError(f"{path} looks like JSON, and isn't an object a line, {ADVICE}, nor an array of objects")
         self._parts = itertools.chain([first], self._parts)
         self.names = list(dict.fromkeys(itertools.chain.from_iterable(objects)))
 
-    def _read(self, path: Path, encoding: str) -> Iterator[tuple[list[Any], Numbers, dict[int, str]]]:
+    def _read(self, path: Path, encoding: str) -> Iterator[tuple[dict[int, Any], dict[int, str]]]:
+        """What stands in each line, by its number; and what is wrong with lines."""
         for chunk in read_chunks(path, encoding):
-            exactly = _has_powers(chunk.data)
-            items = [_parse(line, exactly) for line in chunk.data.split(b"\n") if line]
-            yield items, chunk.lines(), chunk.undecodable
+            lines = enumerate(chunk.text.split("\n"), chunk.first)
+            yield {number: _parse(line) for number, line in lines if line}, chunk.undecodable
 
     def blocks(self, names: list[str]) -> Iterator[Block]:
         """The values of some names, as text."""
-        for items, numbers, undecodable in self._parts:
+        for items, undecodable in self._parts:
             rows, broken = {}, {**undecodable}
-            for number, item in zip(numbers.tolist(), items, strict=True):
+            for number, item in items.items():
                 try:
-                    rows[number] = [as_text(item.get(name)) for name in names]
-                except (AttributeError, TypeError):  # no object, or a value that is none of the plain ones
+                    rows[number] = ["" + (item.get(name) or "") for name in names]
+                except (AttributeError, TypeError):  # no object, or a value that is no text
                     broken[number] = f"without an object of plain values; write it {ADVICE}"
             yield Block.of(rows, len(names), broken)
 
@@ -56,24 +57,15 @@ class JsonArray(JsonLines):
 
     unit = "object"
 
-    def _read(self, path: Path, encoding: str) -> Iterator[tuple[list[Any], Numbers, dict[int, str]]]:
+    def _read(self, path: Path, encoding: str) -> Iterator[tuple[dict[int, Any], dict[int, str]]]:
         with open_file(path) as stream:
-            text = stream.read().decode(encoding).removeprefix("\ufeff").encode()
-        items = _parse(text, _has_powers(text)) or []
-        yield items, np.arange(1, len(items) + 1), {}
+            text = stream.read().decode(encoding).removeprefix("\ufeff")
+        yield dict(enumerate(_parse(text) or [], 1)), {}
 
 
-def _parse(text: bytes, exactly: bool) -> Any:
-    """None for what isn't JSON; `exactly` keeps numbers in powers of ten as they stand."""
+def _parse(text: str) -> Any:
+    """None for what isn't JSON."""
     try:
-        return json.loads(text, parse_float=_keep_powers) if exactly else from_json(text)
+        return DECODER.decode(text)
     except ValueError:
         return None
-
-
-def _keep_powers(number: str) -> float | str:
-    return number if "e" in number.casefold() else float(number)
-
-
-def _has_powers(text: bytes) -> bool:
-    return POWER_OF_TEN.search(text) is not None

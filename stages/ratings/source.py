@@ -14,7 +14,7 @@ import pyarrow as pa
 from stages.engines.here import HERE, Engine
 from stages.program.errors import StageError, list_names, shorten
 from stages.program.params import Prepare
-from stages.ratings.checks import NUMBER, Check, Source
+from stages.ratings.checks import NUMBER, Check, Source, join, list_problems
 from stages.ratings.csv_files import CsvFile
 from stages.ratings.files import NOT_UTF_8, find_files, reader_of, recognise
 from stages.ratings.json_files import JsonArray, JsonLines
@@ -24,18 +24,13 @@ from stages.ratings.table import Ratings
 AnyFile: TypeAlias = CsvFile | JsonLines | ParquetFile
 KINDS: dict[str, type[AnyFile]] = {"CSV": CsvFile, "JSON": JsonLines, "JSON array": JsonArray, "Parquet": ParquetFile}
 
-MAX_PROBLEMS = 5
-"""How many kinds of fault a message names, a line each."""
-MAX_BLOCKS = 4
-"""How much of a file is looked at for other faults once its columns are wrong."""
-
-DAMAGE = (
+MAX_PROBLEMS = 5  # kinds of fault that a message names, a line each
+MAX_BLOCKS = 4  # of a file that are looked at for other faults once its columns are wrong
+DAMAGE = (  # what readers raise at a file that is missing, cut off or damaged
     *(OSError, EOFError, RuntimeError, UnicodeError, pa.ArrowException),
     *(zlib.error, lzma.LZMAError, zipfile.BadZipFile),
 )
-"""What readers raise at a file that is missing, cut off or damaged."""
-
-KNOWN_NAMES = {
+KNOWN_NAMES = {  # what collections call these columns, the likeliest first
     "user": ["userid", "user", "readerid", "reader", "reviewerid", "memberid", "customerid", "id"],
     "book": [
         *("bookid", "book", "isbn", "itemid", "item", "movieid", "parentasin", "asin", "productid"),
@@ -43,7 +38,6 @@ KNOWN_NAMES = {
     ],
     "rating": ["rating", "bookrating", "myrating", "stars", "starrating", "score", "reviewscore", "overall"],
 }
-"""What collections call these columns, the likeliest first."""
 
 
 def read_source(settings: Prepare, engine: Engine = HERE) -> Source:
@@ -60,31 +54,26 @@ def read_source(settings: Prepare, engine: Engine = HERE) -> Source:
         paths = find_files(settings)
     except OSError as error:
         raise StageError(_explain(Path(error.filename or settings.ratings), error)) from error
-    check = Check(settings)
+    checks: list[Check] = []
     files: list[Any] = []
-    for head, rows in engine.starmap(_read, [(settings, path) for path in paths], returns=2):
-        of_file, problems = engine.get(head)
-        if files:
-            check.merge(of_file)
-        else:
-            check = of_file
+    for check, rows in engine.starmap(_read, [(settings, path) for path in paths], returns=2):
+        checks.append(engine.get(check))
         files.append(rows)
-        if problems:
+        if checks[-1].problems:
             break
-    problems += check.problems()
+    problems = [*checks[-1].problems, *list_problems(checks)]
     if problems:
         more = [f"and {len(problems) - MAX_PROBLEMS} more"] * (len(problems) > MAX_PROBLEMS)
         raise StageError("\n".join(problems[:MAX_PROBLEMS] + more))
-    source = check.finish(files)
+    source = join(checks, files)
     if not source.rows:
         reasons = "".join(f"; left out: {count:,} {reason}" for reason, count in source.left_out.items())
         raise StageError(f"{settings.ratings} has columns and no ratings{reasons}")
     return source
 
 
-def _read(settings: Prepare, path: Path) -> tuple[tuple[Check, list[str]], Ratings]:
+def _read(settings: Prepare, path: Path) -> tuple[Check, Ratings]:
     """What is wrong with a file and with its columns (then a few blocks of the likeliest are checked); and its rows."""
-    check = Check(settings)
     try:
         kind, encoding = recognise(path, settings.encoding)
         file = KINDS[kind](path, settings.model_copy(update={"encoding": encoding}))
@@ -93,21 +82,20 @@ def _read(settings: Prepare, path: Path) -> tuple[tuple[Check, list[str]], Ratin
         if encoding != settings.encoding:
             problems.insert(0, f"{path} is text in {encoding.upper()}; set prepare.encoding: {encoding}")
         names = [name for name in columns.values() if name and file.names.count(name) == 1]
-        one_user = [reader_of(path)] if settings.columns.user is None else []
+        one_user = [reader_of(path)] if columns["user"] is None else []
         labels = ["the file's name"] * len(one_user) + [f"column {name!r}" for name in names]
+        check = Check(settings, str(path), file.unit, labels, problems)
         are_found = len(labels) == len(columns)
         blocks = file.blocks(names if are_found else [])
         for block in itertools.islice(blocks, MAX_BLOCKS if problems else None):
             if are_found:
                 users = [pa.repeat(user, len(block.numbers)) for user in one_user]
-                check.add(block._replace(columns=users + block.columns), path, file.unit, labels)
+                check.add(block._replace(columns=users + block.columns))
             else:  # the encoding can be seen without the columns
-                not_utf_8 = {number: fault for number, fault in block.broken.items() if fault == NOT_UTF_8}
-                check.refuse(not_utf_8, path, file.unit)
+                check.refuse({number: fault for number, fault in block.broken.items() if fault == NOT_UTF_8})
     except DAMAGE as error:
         raise StageError(_explain(path, error)) from error
-    rows = check.pop_ratings()
-    return (check, problems), rows
+    return check, check.pop_ratings()
 
 
 def _explain(path: Path, error: Exception) -> str:
@@ -123,21 +111,20 @@ def _find_columns(file: AnyFile, settings: Prepare) -> tuple[dict[str, str | Non
     similar = {_letters(name): name for name in reversed(file.names) if name not in named}
     found: dict[str, str | None] = {}
     wrong = []
-    for role, name in settings.columns:
-        count = file.names.count(str(name))
-        if name is None or count == 1:
-            found[role] = name and str(name)
-            continue
-        likely = (similar.get(letters) for letters in (_letters(str(name)), *KNOWN_NAMES[role]))
-        found[role] = next((name for name in likely if name and name not in found.values()), None)
-        wrong.append(f"{'several columns' if count else 'no column'} {name!r} (prepare.columns.{role})")
+    for role, column in settings.columns:
+        name, count = None if column is None else str(column), file.names.count(str(column))
+        if name is not None and count != 1:
+            wrong.append(f"{'several columns' if count else 'no column'} {column!r} (prepare.columns.{role})")
+            likely = (similar.get(letters) for letters in (_letters(name), *KNOWN_NAMES[role]))
+            name = next((name for name in likely if name and name not in found.values()), None)
+        found[role] = name
     if not wrong:
         return found, ""
-    separated = f" (separated by {file.separator!r})" if file.separator and len(file.names) > 1 else ""
+    separated = f" (separated by {file.separator!r})" if file.separator else ""
     advice = f"known: {list_names(file.names)}{separated}"
-    if separated and settings.header and any(NUMBER.fullmatch(name.replace(",", ".")) for name in file.names):
+    if file.separator and settings.header and any(NUMBER.fullmatch(name.replace(",", ".")) for name in file.names):
         example = "{user: 1, book: 2, rating: 3}"
-        advice = f"no header? then prepare.header: false and prepare.columns: {example}; {advice}"
+        advice = f"no header? then prepare.header: false and prepare.columns by place, such as {example}; {advice}"
     elif settings.header and found["book"] and found["rating"] and found != dict(settings.columns):
         null = "" if found["user"] else " (user: null where each file is one user's)"
         advice = f"did you mean {json.dumps(found, ensure_ascii=False)}{null}? {advice}"

@@ -124,6 +124,14 @@ READ: dict[str, tuple[dict[str, Any], dict[str, Any], list[Any], dict[str, int]]
         named(None, "book_id", "rating"), [("j.doe", 2, 3), ("j.smith", 2, 4)], {},
     ),
     "a JSON array": ({"j.json": ARRAY}, {}, [(1, "b", 3), (2, "c", 4.5)], {}),
+    "a JSON array in UTF-16": (
+        {"j.json": ARRAY.encode("utf-16")}, {"encoding": "utf-16"}, [(1, "b", 3), (2, "c", 4.5)], {},
+    ),
+    "line breaks in reviews": (
+        {"r.csv": 'user_id,book_id,review,rating\n1,901,"Nice,\nbut long, so, so.",4\n2,902,"a, b\n3,4,5\n",5\n'},
+        {}, [(1, 901, 4), (2, 902, 5)], {},
+    ),
+    "a zip from a Mac": ({"k.zip": zipped(**{"r.csv": HEAD + "1,901,3\n", ".DS_Store": "x"})}, {}, THREE[:1], {}),
     "JSON lines of several types": ({"j.json": MIXED_LINES}, {}, [("1", 2, 3), ("x", 2, 4)], {}),
 }  # fmt: skip
 
@@ -215,6 +223,16 @@ REFUSED: dict[str, tuple[str | bytes, dict[str, Any], list[str]]] = {
         ["goes on over lines"],
     ),
     "UTF-16 the other way round": ((HEAD + "1,2,3\n").encode("utf-16-be"), {}, ["prepare.encoding: utf-16-be"]),
+    "a quote that takes rows in, and closes within one": (
+        "user_id,title,book_id,rating\n1,\"Hello,2,4\n2,foo,2,\n3,\",2,5\n4,x,3,2\n", {}, ["goes on over lines"]
+    ),
+    "a quote within a field": (
+        HEAD.replace("\n", ",t\n") + '1,2,3,"Great" book\n2,3,4,"x\ny"\n', {}, ["1 line with text behind a closing"]
+    ),
+    "an export by other names, not rated": (
+        EXPORTS["bela.csv"], {}, ["no column 'user_id'", '"book": "Book Id"', "off the scale 1 to 5: '0' (line 3)"],
+    ),
+    "another separator": (HEAD + "1,2,3\n", {"separator": ";"}, ["'user_id,book_id,rating' (separated by ';')"]),
     "UTF-32": ((HEAD + "1,2,3\n").encode("utf-32"), {}, ["is text in UTF-32; set prepare.encoding: utf-32"]),
     "Git LFS": ("version https://git-lfs.github.com/spec/v1\noid sha256:1\n", {}, ["git lfs pull brings the file"]),
     "more than a message names": (

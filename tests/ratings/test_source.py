@@ -131,7 +131,7 @@ REFUSED: dict[str, tuple[bytes, list[str]]] = {
     ),
     "two quotes left open, rows between them": (
         b'user_id,book_id,rating,t\n1,2,3,"a\n4,5,1,b\n6,7,2,"c"\n',
-        ["1 line with a quote that isn't closed", "line 2"],
+        ["1 line with text behind a closing quote", "line 2"],
     ),
     "a line of 10 MB": (HEADER + b"1,2,3\n1,2," + b"4" * 10_000_000 + b"\n1,2,3\n", ["'rating'", "'4444", "(line 3)"]),
     "a header of 10 MB": (b"x" * 10_000_000, ["no column 'user_id'", "known: 'xxxx"]),
