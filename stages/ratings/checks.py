@@ -97,7 +97,7 @@ class Check:
         self._lowest, self._highest = np.array(settings.rating_scale, np.float32)
         self._not_rated = {*settings.not_rated}
         self._stars = [np.array([], np.float32)]
-        self.ids: dict[str, list[pa.Array]] = {role: [pa.array([], pa.int64())] for role in ROLES[:2]}
+        self.ids: dict[str, list[pa.Array]] = {role: [pa.array([], pa.uint32())] for role in ROLES[:2]}
         self.named: set[str] = set()
         self.rows = 0
         self.left_out: Counter[str] = Counter()
@@ -195,8 +195,11 @@ def join(checks: list[Check], files: list[Any]) -> Source:
 def number_ids(pieces: list[pa.Array]) -> tuple[NDArray[np.int32], pa.Array]:
     """Number the different ids from 0: the number of each row (n,), and the ids by number: texts where any is one."""
     if all(pa.types.is_integer(piece.type) for piece in pieces):
-        numbers, codes = number_codes(np.concatenate(pieces))
-        return numbers, pa.array(codes, pa.int64())
+        codes = np.concatenate(pieces)
+        pieces.clear()
+        pa.default_memory_pool().release_unused()  # the rest takes its place
+        numbers, distinct = number_codes(codes)
+        return numbers, pa.array(distinct, pa.int64())
     texts = [piece.cast(pa.string()) if pa.types.is_integer(piece.type) else piece for piece in pieces]
     joined = pa.chunked_array([piece.dictionary_encode() for piece in texts]).unify_dictionaries().combine_chunks()
     return joined.indices.to_numpy(), joined.dictionary
@@ -207,14 +210,13 @@ def _order_ids(pieces: list[pa.Array]) -> tuple[list[NDArray[np.int32]], pa.Arra
 
     Before them, for each piece, where its ids are among them.
     """
+    ends = np.cumsum([len(piece) for piece in pieces])
     numbers, ids = number_ids(pieces)
     if pa.types.is_string(ids.type):
         plain = _plain_numbers(pc.utf8_trim(ids, " \t"))
         ids = ids if plain is None else plain.cast(pa.int64())
-    places = pc.rank(ids, tiebreaker="dense").to_numpy().astype(np.int32) - 1
-    ends = np.cumsum([len(piece) for piece in pieces])
-    distinct = ids.unique()  # where blanks are around it, a number may be there twice
-    return np.split(places[numbers], ends[:-1]), distinct.take(pc.sort_indices(distinct))
+    distinct, places = np.unique(ids, return_inverse=True)  # where blanks are around it, a number may be there twice
+    return np.split(places.astype(np.int32)[numbers], ends[:-1]), pa.array(distinct, ids.type)
 
 
 def number_codes(codes: Numbers) -> tuple[NDArray[np.int32], Numbers]:
