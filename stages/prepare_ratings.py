@@ -166,10 +166,15 @@ def find_oddities(prepared: Prepared) -> list[str]:
         )
     for ids, kind in ((prepared.user_ids, "user"), (prepared.book_ids, "book")):
         if pa.types.is_string(ids.type):
-            names = [name for name in ids.to_pylist() if not _is_plain(name)]
+            known = dict.fromkeys(ids.to_pylist())
+            names = [name for name in known if not _is_plain(name)]
+            twice = [
+                name[:-2] for name in names if name.endswith(".0") and name[:-2] in known
+            ]  # of pandas beside a gap
             examples = ", ".join(shorten(repr(name)) for name in names[:3])
             oddities.append(
                 f"{len(names):,} of {len(ids):,} {kind} ids are no plain numbers ({examples}): all are taken for names"
+                + "".join(f", '{name}' and '{name}.0' for two" for name in twice[:1])
             )
     return oddities
 

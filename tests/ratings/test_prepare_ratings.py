@@ -223,6 +223,10 @@ ODD: dict[str, tuple[list[Row], list[str]]] = {
         [(1, "0140449132", 1.0), (2, "99", 2.0)],
         ["1 of 2 book ids are no plain numbers ('0140449132'): all are taken for names"],
     ),
+    "floats beside whole numbers": (
+        [("7", 1, 1.0), ("7.0", 2, 2.0)],
+        ["1 of 2 user ids are no plain numbers ('7.0'): all are taken for names, '7' and '7.0' for two"],
+    ),
     "0 for not rated": (
         [(user, book, float(max(user - 4, 0) + (user > 4))) for user in range(9) for book in (1, 2)],
         [
