@@ -10,6 +10,7 @@ import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,10 +24,12 @@ HEAD = 1 << 16  # characters by which the separator and the columns are found
 SAMPLE = 20  # rows, likewise
 SEPARATORS = ("\t", "::", ";", "|", ",", " ")  # the comma late: it may be a decimal one
 DOUBLE_COLON = "\x1f"  # stands for `::`, which is longer than the one character that readers of CSV take
+QUOTING: dict[bool, Any] = {True: csv.QUOTE_MINIMAL, False: csv.QUOTE_NONE}
 CLOSED = re.compile(r'"[^"]*"')
-SWALLOWING = "with a quote that goes on over lines that look like rows; within quotes, a quote is written twice"
-MISPLACED = "with text behind a closing quote; within quotes, a quote is written twice"
-UNCLOSED = f"with a quote that isn't closed, or a field of more than {csv.field_size_limit():,} characters"
+ADVICE = "; within quotes, a quote is written twice; prepare.quotes: false where quotes are but text"
+SWALLOWING = f"with a quote that goes on over lines that look like rows{ADVICE}"
+MISPLACED = f"with text behind a closing quote{ADVICE}"
+UNCLOSED = f"with a quote that isn't closed, or a field of more than {csv.field_size_limit():,} characters{ADVICE}"
 
 
 class CsvFile:
@@ -45,8 +48,9 @@ class CsvFile:
         self._chunks: Iterator[Chunk] = itertools.chain([first], chunks)
         if self.separator == "::":
             self._chunks = (part._replace(text=part.text.replace("::", DOUBLE_COLON)) for part in self._chunks)
-        row = next(_read_head(head, self.separator), [])
+        row = next(_read_head(head, self.separator, settings.quotes), [])
         self._width, self._header, self._words = len(row), settings.header, _words(settings)
+        self._quotes = settings.quotes
         self.names = row if settings.header else [str(number + 1) for number in range(len(row))]
 
     def blocks(self, names: list[str]) -> Iterator[Block]:
@@ -68,12 +72,13 @@ class CsvFile:
             table = pyarrow.csv.read_csv(
                 pa.BufferReader(data),
                 pyarrow.csv.ReadOptions(block_size=len(data) + 1, column_names=names, use_threads=False),
-                pyarrow.csv.ParseOptions(delimiter=self._delimiter),
+                pyarrow.csv.ParseOptions(delimiter=self._delimiter, quote_char=self._quotes and '"'),
                 pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(wanted, pa.string()), include_columns=wanted),
             )
         except pa.ArrowInvalid:
             return None
-        if len(table) != len(lines) or (b'"' in data and data.rstrip(b"\n").rpartition(b"\n")[2].count(b'"') % 2):
+        may_go_on = self._quotes and data.rstrip(b"\n").rpartition(b"\n")[2].count(b'"') % 2
+        if len(table) != len(lines) or may_go_on:
             return None
         return Block([column.combine_chunks() for column in table.columns], lines, chunk.undecodable)
 
@@ -89,7 +94,7 @@ class CsvFile:
                 lines.extend(io.StringIO(part.text))
                 yield from lines[reader.line_num :]
 
-        reader = csv.reader(feed(), delimiter=self._delimiter, strict=True)
+        reader = csv.reader(feed(), delimiter=self._delimiter, quoting=QUOTING[self._quotes], strict=True)
         while reader.line_num < len(lines) or not lines:
             begin = reader.line_num
             number = chunk.first + begin
@@ -119,10 +124,11 @@ class CsvFile:
         )
 
 
-def _read_head(head: str, separator: str) -> Iterator[list[str]]:
+def _read_head(head: str, separator: str, quotes: bool) -> Iterator[list[str]]:
     """The rows at a file's beginning, without blank ones."""
     delimiter = separator.replace("::", DOUBLE_COLON)
-    return filter(None, csv.reader(io.StringIO(head.replace(separator, delimiter)), delimiter=delimiter))
+    lines = io.StringIO(head.replace(separator, delimiter))
+    return filter(None, csv.reader(lines, delimiter=delimiter, quoting=QUOTING[quotes]))
 
 
 def _words(settings: Prepare) -> set[str]:
@@ -147,7 +153,7 @@ def _find_separator(head: str, settings: Prepare) -> str:
     words = _words(settings)
 
     def fit(separator: str) -> tuple[bool, bool, bool, float]:
-        rows = list(itertools.islice(_read_head(head, separator), SAMPLE))
+        rows = list(itertools.islice(_read_head(head, separator, settings.quotes), SAMPLE))
         width = min(map(len, rows), default=0)
         is_named = bool(rows and names and names <= {*rows[0]})
         is_rated = max(places, default=width) < width and all(_is_rating(row[places[-1]], words) for row in rows)

@@ -127,6 +127,10 @@ READ: dict[str, tuple[dict[str, Any], dict[str, Any], list[Any], dict[str, int]]
     "a JSON array in UTF-16": (
         {"j.json": ARRAY.encode("utf-16")}, {"encoding": "utf-16"}, [(1, "b", 3), (2, "c", 4.5)], {},
     ),
+    "quotes that are but text": (
+        {"a.tsv": 'user_id\tbook_id\trating\ttitle\n1\t"b\t5\t"Great\n2\t3\t4\tthe 5" one\n'}, {"quotes": False},
+        [(1, '"b', 5), (2, "3", 4)], {},
+    ),
     "line breaks in reviews": (
         {"r.csv": 'user_id,book_id,review,rating\n1,901,"Nice,\nbut long, so, so.",4\n2,902,"a, b\n3,4,5\n",5\n'},
         {}, [(1, 901, 4), (2, 902, 5)], {},
