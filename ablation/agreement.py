@@ -8,7 +8,7 @@ import multiprocessing
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from ablation.plan import CONVENTIONS, Framework
 from divergence.__main__ import describe
@@ -20,6 +20,9 @@ from stages.ratings.table import read_ratings
 from stages.training.conventions import Side
 from stages.training.fit import shuffle_rows
 from stages.training.losses import write_json
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 STEPS = 5
 
@@ -42,6 +45,7 @@ def record_steps(framework: Framework, params: Params, train: Path, path: Path) 
 
         of_torch = TorchTrainer(params, training)
         pytorch.record(of_torch.model, of_torch.optimizer, path, STEPS)
+        of_torch.model.register_forward_pre_hook(show_layers)
         of_torch.train_one_epoch(rows, epoch=1)
     else:
         from stages.train_keras import KerasTrainer
@@ -51,6 +55,11 @@ def record_steps(framework: Framework, params: Params, train: Path, path: Path) 
 
         keras.record(of_keras.model, path, STEPS)
         of_keras.train_one_epoch(rows, epoch=1)
+
+
+def show_layers(model: "nn.Module", columns: "tuple[Tensor, ...]") -> None:
+    """Call the layers, too, which the fast engine computes without calling them, for the record to see them."""
+    type(model).forward(model, *columns)
 
 
 def main(params: Params, train: Path, agreement: Path) -> None:

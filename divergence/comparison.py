@@ -183,7 +183,7 @@ def relations(
         return
     x, y = (np.asarray(array, dtype=float).reshape(len(array) if array.ndim else 1, -1) for array in (a, b))
     if x.shape[1] > 1 and distance(np.sort(x, axis=1), np.sort(y, axis=1)) <= tolerance:
-        yield "each example's numbers are the same in another order (channels first or last?)"
+        yield "each example's numbers are the same in another order (channels first or last? joined in another order?)"
     functions = FUNCTIONS | {f"{count} times {{}}{name}": partial(np.multiply, count) for name, count in counts.items()}
     for here, there, left, right in (("here", "there", x, y), ("there", "here", y, x)):
         for name, function in functions.items():

@@ -368,7 +368,7 @@ def _still_rows(a: Array, b: Array, tolerance: float) -> Iterator[str]:
     if a.ndim == 2:
         rows = np.flatnonzero(np.abs(a - b).max(axis=1) > tolerance * np.abs(a).max())
         for where, gradient in (("here", a), ("there", b)):
-            if not gradient[rows].any():
+            if len(rows) and not gradient[rows].any():
                 yield f"{where}, rows looked up don't learn: {', '.join(map(str, rows[:5]))}"
 
 

@@ -25,6 +25,8 @@ SIGNIFICANCE = 1e-6
 """Below it a distribution is ruled out: one tensor in a million is ruled out wrongly."""
 DOUBTFUL = 0.01
 """Below it a distribution is named after those that fit better."""
+FEW = 40
+"""Up to so many numbers, as of a last layer's bias, what the program's other weights fit tells more than they do."""
 UNLIKELY, NOTABLE = 1e4, 20
 """How many times likelier than the likeliest shared one two tensors' own initialisers are, to differ or to be said."""
 CUT = 0.87962566103423978
@@ -84,10 +86,12 @@ def find_origins(record: Record) -> dict[str, dict[str, Fit]]:
     origins = {name: _find_origin(name, record) for name, weight in record.steps[0]["weights"].items() if weight.size}
     often = Counter(itertools.chain(*origins.values()))
 
-    def order(fits: dict[str, Fit]) -> list[str]:
-        return sorted(fits, key=lambda known: (fits[known].p < DOUBTFUL, -often[known]))
+    def order(fits: dict[str, Fit], size: int) -> list[str]:
+        doubtful = DOUBTFUL if size > FEW else DOUBTFUL / 100
+        return sorted(fits, key=lambda known: (fits[known].p < doubtful, -often[known]))
 
-    return {name: {known: fits[known] for known in order(fits)} for name, fits in origins.items()}
+    sizes = {name: weight.size for name, weight in record.steps[0]["weights"].items()}
+    return {name: {known: fits[known] for known in order(fits, sizes[name])} for name, fits in origins.items()}
 
 
 def tell_apart(one: dict[str, Fit], other: dict[str, Fit]) -> tuple[float, str]:

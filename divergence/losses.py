@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import numpy as np
-from scipy.special import log_softmax
+from scipy.special import expit, log_softmax, softmax
 
 from divergence.comparison import Comparison
 from divergence.layers import outputs
@@ -167,6 +167,8 @@ def _of_numbers(output: Array, target: Array, is_squashed: bool | None) -> Itera
     are_probabilities = may_be_probabilities and (is_squashed or 0.3 < output.mean() < 0.7)  # logits may be there too
     second = f"{entropy} of the sigmoid of probabilities: a second sigmoid"
     yield second if are_probabilities else entropy, np.logaddexp(0, output) - target * output
+    if not may_be_probabilities:  # the program may take the sigmoid after its model
+        yield second, np.logaddexp(0, expit(output)) - target * expit(output)
     wrong = f"{entropy} of numbers outside [0, 1]: logits where probabilities are expected"
     of_probabilities = -target * np.log(probability) - (1 - target) * np.log1p(-probability)
     yield entropy if may_be_probabilities else wrong, of_probabilities
@@ -188,7 +190,9 @@ def _of_classes(output: Array, target: Array) -> Iterator[tuple[str, Array]]:
     clipped = np.clip(rows, 1e-7, 1 - 1e-7)  # as it takes class numbers on TensorFlow
     of_softmax, of_shares = (second, entropy) if are_probabilities else (entropy, wrong)
     ways = [(of_softmax, log_softmax(rows, axis=1)), (of_shares, np.log(shares))]
-    ways += [(wrong, np.log(clipped / clipped.sum(axis=1, keepdims=True)))] * (not are_probabilities)
+    if not are_probabilities:  # the program may take the softmax after its model
+        ways += [(wrong, np.log(clipped / clipped.sum(axis=1, keepdims=True)))]
+        ways += [(second, log_softmax(softmax(rows, axis=1), axis=1))]
     for smoothing, (name, logarithms) in itertools.product(SMOOTHINGS, ways):
         smoothed = name + f", labels smoothed by {smoothing:g}" * (smoothing > 0)
         yield smoothed, -(1 - smoothing) * logarithms[of_chosen] - smoothing * logarithms.mean(axis=1)

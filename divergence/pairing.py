@@ -59,7 +59,8 @@ def pair_weights(one: Record, other: Record, mapping: dict[str, str]) -> list[Pa
     """Pair the weights of two records; `mapping` gives names of the other's by the one's, which are taken first.
 
     Of all ways of pairing them by shape it is the one with the most equal values, then the likest roles, places and
-    names.
+    names; numbers in names count where both programs have all names in common, as each framework counts in its own
+    way. A bias goes with its layer's kernel.
     """
     from scipy.optimize import linear_sum_assignment  # recording does without
 
@@ -81,10 +82,20 @@ def pair_weights(one: Record, other: Record, mapping: dict[str, str]) -> list[Pa
             axes[i, j] = [*equal, *orders][0]
             (role, place, stem), (other_role, other_place, other_stem) = traits[0][name], traits[1][partner]
             costs[i, j] = (role != other_role) + abs(place - other_place) / max(len(left), len(right))
-            costs[i, j] += 1 - difflib.SequenceMatcher(None, stem, other_stem).ratio() - 10 * bool(equal)
-    names = [*left], [*right]
-    found = zip(*linear_sum_assignment(costs), strict=True)
-    return [Pair(names[0][i], names[1][j], axes[i, j]) for i, j in found if (i, j) in axes]
+            letters, other_letters = (re.sub(r"[\d_]", "", of) for of in (stem, other_stem))
+            likeness = difflib.SequenceMatcher(None, letters, other_letters).ratio()
+            same_name = stem == other_stem if left.keys() == right.keys() else likeness
+            costs[i, j] += 1 - same_name - 10 * bool(equal)
+
+    def pair() -> list[Pair]:
+        names, found = ([*left], [*right]), zip(*linear_sum_assignment(costs), strict=True)
+        return [Pair(names[0][i], names[1][j], axes[i, j]) for i, j in found if (i, j) in axes]
+
+    layers = {traits[0][of.one][2]: traits[1][of.other][2] for of in pair() if left[of.one].ndim > 1}
+    for (i, name), (j, partner) in itertools.product(enumerate(left), enumerate(right)):
+        layer, other_layer = traits[0][name][2], traits[1][partner][2]
+        costs[i, j] += layers.get(layer, other_layer) != other_layer
+    return pair()
 
 
 def first_weights(

@@ -72,10 +72,12 @@ def find_parting(comparison: Comparison, step: int, last: str | None = None) -> 
         elif apart == np.inf:  # as where one program pads in a layer and the other before it
             what += ", or what goes into it"
         elif distance(into[0], into[1]) > tolerance:
-            what, compared = f"what goes into {what}: flattened in another order", into
+            what, compared = f"what goes into {what}: flattened or joined in another order", into
     else:
         what, shown = "layers that the other program has no like of", list(map(_list, alone, records))
-        if not any(alone):
+        if not all(names):
+            what, shown = "the outputs; the layers of both programs weren't recorded", ["–", "–"]
+        elif not any(alone):
             what, shown = "what is done between the layers, whose outputs are equal, or after them", ["–", "–"]
         compared = [next(iter(record.steps[step - 1]["output"].values())) for record in records]
     evidence = [f"equal outputs: {', '.join(equal[-3:])}"] if equal else []

@@ -69,7 +69,7 @@ class Record:
     def rates_of(self, weight: str) -> list[float]:
         """The learning rate for a weight in each step; none where they weren't recorded."""
         rates = [step["learning_rate"].get(weight, step["learning_rate"].get("learning_rate")) for step in self.steps]
-        return [float(np.ravel(rate)[0]) for rate in rates if rate is not None]
+        return [float(np.ravel(rate)[0]) for rate in rates if rate is not None and rate.size]
 
     @property
     def is_pytorch(self) -> bool | None:
@@ -92,7 +92,7 @@ class Record:
     def title(self) -> str:
         """The framework, the optimiser and the precision in a few words."""
         known = self.settings.get("framework"), self.settings.get("optimizer", {}).get("name"), self.precision
-        return ", ".join([*filter(None, known), f"{len(self.steps)} steps"])
+        return ", ".join([*map(str, filter(None, known)), f"{len(self.steps)} steps"])
 
 
 class Recorder:

@@ -47,11 +47,13 @@ def explain_steps(record: Record, hints: set[Hint]) -> dict[str, set[Mixture]]:
     """The mixtures that explain each weight's steps, of those the ones whose parts explain the most of the weights.
 
     So a tensor that clipping never touched counts as clipped where the others are. A weight whose steps weren't
-    recorded is left out; one that no mixture explains has none.
+    recorded, or that round-off alone moves, is left out; one that no mixture explains has none.
     """
     found: dict[str, set[Mixture]] = {}
     for name, weight in record.steps[0]["weights"].items():
         if weight.size and all(name in step[kind] for step in record.steps for kind in ("weights", "after")):
+            if all(_is_rounding(name, step["gradients"], record.precision) for step in record.steps):
+                continue
             learns = all(name in step["gradients"] for step in record.steps)
             stays = all(np.array_equal(step["weights"][name], step["after"][name]) for step in record.steps)
             if learns or stays:
@@ -60,6 +62,12 @@ def explain_steps(record: Record, hints: set[Hint]) -> dict[str, set[Mixture]]:
     support = {m: sum(often[part] for part in m) / len(m) for mixtures in found.values() for m in mixtures}
     most = {name: max((support[m] for m in mixtures), default=0) for name, mixtures in found.items()}
     return {name: {m for m in mixtures if support[m] == most[name]} for name, mixtures in found.items()}
+
+
+def _is_rounding(name: str, gradients: dict[str, Array], precision: str) -> bool:
+    """Whether a gradient is only the others' round-off, which many formulas fit: of a bias before a batch norm."""
+    largest = max((np.abs(array).max(initial=0) for array in gradients.values()), default=0.0)
+    return bool(0 < np.abs(gradients.get(name, 0.0)).max(initial=0) < 256 * np.finfo(precision).eps * largest)
 
 
 def find_hints(record: Record) -> set[Hint]:

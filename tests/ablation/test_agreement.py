@@ -41,6 +41,21 @@ def record_with_a_sum(framework: Framework, params: Params, train: Path, path: P
     record_steps(framework, params, train, path)
 
 
+def record_with_another_activation(framework: Framework, params: Params, train: Path, path: Path) -> None:
+    """Likewise."""
+    if framework == "keras":
+        from stages.engines.keras import configure
+
+        configure(params)
+        import keras
+
+        dense = keras.layers.Dense
+        vars(keras.layers)["Dense"] = lambda *units, activation=None, **settings: dense(
+            *units, activation=activation and "elu", **settings
+        )
+    record_steps(framework, params, train, path)
+
+
 def test_the_two_programs_agree_under_either_sides_conventions(params: Params, tmp_path: Path) -> None:
     found = agree(params, tmp_path)
 
@@ -57,6 +72,18 @@ def test_a_change_to_one_program_alone_is_named(
     assert found["keras"]["differing"] > 0
     assert "step 1, step: ε, for" in found["keras"]["first"]
     assert "before the bias correction | 1e-08 added to √v̂" in found["keras"]["first"]
+
+
+def test_a_change_of_a_layer_is_named_though_the_engine_calls_none(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agreement, "record_steps", record_with_another_activation)
+    found = agree(params, tmp_path)
+
+    for side in ("torch", "keras"):
+        assert (
+            "step 1, output: layer dense.0 = dense_0: Linear, then ReLU | Dense, activation elu" in found[side]["first"]
+        )
 
 
 def test_no_difference_is_named_that_the_records_cannot_show(

@@ -211,6 +211,11 @@ PAIRS = {
         {}, {"network": lambda: Network(after=nn.Softmax(1))},
         "output", "layers that the other program has no like of", "no layer of its own", "after: Softmax",
     ),
+    "second softmax, in the loop": (
+        {}, {"loss": lambda y, t: functional.cross_entropy(y.softmax(1), t)},
+        "loss", "the loss", "mean of the cross-entropy",
+        "mean of the cross-entropy of the softmax of probabilities: a second softmax",
+    ),
     "half": (
         FOUR_NUMBERS, {"loss": lambda y, t: functional.mse_loss(y, t) / 2},
         "loss", "the loss", "mean of the squared error", "mean of the halved squared error",
@@ -267,6 +272,10 @@ PAIRS = {
     "rates of an unknown optimiser": (
         {"optimizer": adam(torch.optim.Adamax)}, {"optimizer": adam(torch.optim.Adamax, lr=0.2), "seed": 1},
         "after", "learning rate", "0.01", "0.2",
+    ),
+    "an unknown optimiser of a bias that does nothing": (
+        {"network": batch_norm()}, {"network": batch_norm(), "optimizer": adam(torch.optim.RAdam)},
+        "after", "the formula, for all weights", "a known formula", "no known formula explains it",
     ),
     "two unknown optimisers": (
         {"optimizer": adam(torch.optim.Adamax)}, {"optimizer": adam(torch.optim.NAdam), "seed": 1},

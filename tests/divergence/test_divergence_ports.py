@@ -201,13 +201,39 @@ def test_the_round_off_of_a_gradient_that_is_zero_is_no_difference(tmp_path: Pat
     assert {row.verdict for row in found.rows if row.checkpoint == "gradients"} == {"agree"}, text
 
 
+def test_equal_layers_are_paired_whichever_way_each_framework_counts_them(tmp_path: Path) -> None:
+    original_layers = [layers.Conv2D(3, 3, padding="same", name=f"conv2d{end}") for end in ("", "_1", "_2", "_3")]
+    outputs = inputs = keras.Input((6, 6, 3))
+    for layer in original_layers:
+        outputs = layer(outputs)
+
+    class Port(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            for number in range(1, 5):
+                self.add_module(f"conv{number}", nn.Conv2d(3, 3, 3, padding=1))
+
+        def forward(self, images: Tensor) -> Tensor:
+            for layer in self.children():
+                images = layer(images)
+            return images.permute(0, 2, 3, 1)
+
+    port = Port()
+    _, text = compare(tmp_path, keras.Model(inputs, outputs), port, IMAGES, IMAGES)
+
+    assert "They agree in all that was recorded" in text
+    pairs = Comparison.read(tmp_path / "torch.npz", tmp_path / "keras.npz").pairs
+    named = {(pair.one.split(".")[0], pair.other.split("/")[-2]) for pair in pairs}
+    assert named == {("conv1", "conv2d"), ("conv2", "conv2d_1"), ("conv3", "conv2d_2"), ("conv4", "conv2d_3")}
+
+
 def test_flattening_after_a_convolution_is_named(tmp_path: Path) -> None:
     original = keras.Sequential(
         [keras.Input((6, 6, 3)), layers.Conv2D(4, 3, activation="relu"), layers.Flatten(), layers.Dense(1)]
     )
     found, text = compare(tmp_path, original, Convolutions(), IMAGES, VALUES)
 
-    assert "flattened in another order" in found.findings[0].what, text
+    assert "flattened or joined in another order" in found.findings[0].what, text
     assert found.findings[0].what.startswith("what goes into layer fc = ")
 
 
