@@ -151,8 +151,8 @@ class Check:
     def _read_ratings(self, column: pa.Array) -> tuple[pa.Array, pa.Array, pa.Array]:
         """The ratings as texts, what is wrong with each, and their stars."""
         texts, index = _distinct(column)
-        read = [self._read_rating(text.strip()) for text in texts.to_pylist()]
         with np.errstate(over="ignore"):  # beyond float32 is off the scale
+            read = [self._read_rating(text.strip()) for text in texts.to_pylist()]
             stars = np.array([stars for stars, _ in read], np.float32)
         faults = pa.array([fault for _, fault in read], pa.string())
         return texts.take(index), faults.take(index), pa.array(stars).take(index)

@@ -103,7 +103,7 @@ class CsvFile:
             except csv.Error as error:
                 broken[number] = MISPLACED if "expected after" in str(error) else UNCLOSED
                 continue
-            if self._are_rows(lines[begin : reader.line_num], places[-1:]):
+            if places and self._has_swallowed(row, lines[begin : reader.line_num], places[-1]):
                 broken[number] = SWALLOWING
             elif len(row) == self._width:
                 rows[number] = [row[place] for place in places]
@@ -113,15 +113,22 @@ class CsvFile:
                 broken[number] = "cut off at the end of the file" if is_cut else found
         return Block.of(rows, len(places), broken)
 
-    def _are_rows(self, lines: list[str], rating: list[int]) -> bool:
-        """Whether a row's lines, but blank ones, would each be a row, the first and the last with a rating."""
-        closed = (CLOSED.sub(lambda quoted: quoted[0].replace(self._delimiter, ""), line) for line in lines)
-        rows = [line.replace('"', "").split(self._delimiter) for line in closed if line.strip()]
-        return (
-            len(rows) > 1
-            and all(len(row) == self._width for row in rows)
-            and all(_is_rating(row[place], self._words) for row in (rows[0], rows[-1]) for place in rating)
-        )
+    def _has_swallowed(self, row: list[str], lines: list[str], rating: int) -> bool:
+        """Whether a row of several lines looks like several rows, of which the first ends and the last has a rating.
+
+        A field of several lines behind the rating says nothing of how the first line ends.
+        """
+        first, *further = (self._split(line) for line in lines if line.strip()) if len(lines) > 1 else [[]]
+        opened = next((place for place, field in enumerate(row) if "\n" in field), 0)
+        ends = len(first) >= self._width and _is_rating(first[rating - self._width], self._words)
+        are_rows = bool(further) and all(len(fields) == self._width for fields in further)
+        return are_rows and (ends or opened > rating) and _is_rating(further[-1][rating], self._words)
+
+    def _split(self, line: str) -> list[str]:
+        """A line's fields: with quotes that are but text, or that close."""
+        closed = CLOSED.sub(lambda quoted: quoted[0].replace(self._delimiter, ""), line)
+        as_text, quoted = (of.replace('"', "").split(self._delimiter) for of in (line, closed))
+        return as_text if len(as_text) == self._width else quoted
 
 
 def _read_head(head: str, separator: str, quotes: bool) -> Iterator[list[str]]:

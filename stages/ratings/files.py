@@ -25,7 +25,7 @@ COMPRESSIONS = {
     **{rb"\xfd7zXZ\0": "xz", rb"PK(\x03\x04|\x05\x06)": "zip"},
 }
 TEXT_KINDS = {
-    rb"\s*<(!|\?xml|html|head|body)": "a page in HTML or XML (which asked to log in?)",
+    rb"(?i)\s*<(!|\?xml|html|head|body)": "a page in HTML or XML (which asked to log in?)",
     rb"%PDF": "a PDF",
     rb"version https://git-lfs": "a pointer of Git LFS (git lfs pull brings the file itself)",
 }
@@ -93,16 +93,17 @@ def recognise(path: Path, encoding: str) -> tuple[str, str]:
     with open_file(path) as stream:
         head: bytes = stream.read(1 << 12)
     magics = TEXT_KINDS | (BINARY_KINDS if BINARY.search(head) else {})
-    kind = next((kind for magic, kind in magics.items() if re.match(magic, head, re.IGNORECASE | re.DOTALL)), None)
+    kind = next((kind for magic, kind in magics.items() if re.match(magic, head, re.DOTALL)), None)
     if kind:
         raise StageError(f"{path} is {kind}{ADVICE}")
     if head.startswith(b"PAR1") and (BINARY.search(head) or b"\n" not in head):
         return "Parquet", encoding
     found = json.detect_encoding(head)
-    if found.startswith(("utf-16", "utf-32")) and "\n".encode(encoding) == b"\n":
-        if found.endswith("e"):  # le or be: by its NUL bytes
-            raise StageError(f"{path} holds NUL bytes; if it is text, set prepare.encoding: {found}")
+    if "\n".encode(encoding) == b"\n" and found in ("utf-16", "utf-32"):  # by its mark
         encoding = found
+    elif "\n".encode(encoding) == b"\n" and head.count(b"\0") > len(head) // 8:
+        wide = "utf-16-be" if head[::2].count(0) > head[1::2].count(0) else "utf-16-le"
+        raise StageError(f"{path} holds NUL bytes; if it is text in UTF-16, set prepare.encoding: {wide}")
     text = head.decode(encoding, "ignore").lstrip("\ufeff \t\r\n")
     if not text:
         raise StageError(f"{path} is empty")

@@ -45,10 +45,11 @@ class JsonLines:
         for items, undecodable in self._parts:
             rows, broken = {}, {**undecodable}
             for number, item in items.items():
-                try:
-                    rows[number] = ["" + (item.get(name) or "") for name in names]
-                except (AttributeError, TypeError):  # no object, or a value that is no text
+                values = [item.get(name) for name in names] if isinstance(item, dict) else [item, []]
+                if any(isinstance(value, list | dict) for value in values):
                     broken[number] = f"without an object of plain values; write it {ADVICE}"
+                else:
+                    rows[number] = [as_text(value) for value in values]
             yield Block.of(rows, len(names), broken)
 
 

@@ -131,6 +131,10 @@ READ: dict[str, tuple[dict[str, Any], dict[str, Any], list[Any], dict[str, int]]
         {"a.tsv": 'user_id\tbook_id\trating\ttitle\n1\t"b\t5\t"Great\n2\t3\t4\tthe 5" one\n'}, {"quotes": False},
         [(1, '"b', 5), (2, "3", 4)], {},
     ),
+    "likes in JSON": (
+        {"j.json": '{"user_id": 1, "book_id": 2, "rating": true}\n{"user_id": 2, "book_id": 2, "rating": false}\n'},
+        {"rating_words": {"True": 5, "False": 1}}, [(1, 2, 5), (2, 2, 1)], {},
+    ),
     "line breaks in reviews": (
         {"r.csv": 'user_id,book_id,review,rating\n1,901,"Nice,\nbut long, so, so.",4\n2,902,"a, b\n3,4,5\n",5\n'},
         {}, [(1, 901, 4), (2, 902, 5)], {},
@@ -230,6 +234,18 @@ REFUSED: dict[str, tuple[str | bytes, dict[str, Any], list[str]]] = {
     "a quote that takes rows in, and closes within one": (
         "user_id,title,book_id,rating\n1,\"Hello,2,4\n2,foo,2,\n3,\",2,5\n4,x,3,2\n", {}, ["goes on over lines"]
     ),
+    "a quote that takes rows in, beside an inch": (
+        "user_id\ttitle\tbook_id\trating\tt\n1\t5\" disk\t1\t5\t\"Great\n2\tb\t2\t3\tbad\n3\tc\t3\t4\tword\"\n", {},
+        ["goes on over lines"],
+    ),
+    "a quote that takes rows in, with a comma": (
+        HEAD.replace("\n", ",t\n") + '1,1,5,"Great, really\n2,2,3,bad\n3,3,4,fine"\n4,4,5,end\n', {}, ["over lines"]
+    ),
+    "a quote that takes rows in, with a comma before the rating": (
+        "t," + HEAD + '"Great, really,1,1,5\nbad,2,2,3\nok",3,3,4\nx,4,4,5\n', {}, ["goes on over lines"]
+    ),
+    "Cyrillic first in UTF-16": (("книга," + HEAD).encode("utf-16-le"), {}, ["prepare.encoding: utf-16-le"]),
+    "a list in JSON": ('{"user_id": [], "book_id": 1, "rating": 3}\n', {}, ["1 line without an object"]),
     "a quote within a field": (
         HEAD.replace("\n", ",t\n") + '1,2,3,"Great" book\n2,3,4,"x\ny"\n', {}, ["1 line with text behind a closing"]
     ),
