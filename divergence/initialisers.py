@@ -10,9 +10,8 @@ LeCun are cut at two standard deviations and widened by 1/0.8796 to have the var
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -32,12 +31,13 @@ UNLIKELY, NOTABLE = 1e4, 20
 CUT = 0.87962566103423978
 """The standard deviation of N(0, 1) cut at ±2."""
 
-DISTRIBUTIONS: dict[str, Callable[[float], Any]] = {
-    "uniform": lambda limit: stats.uniform(-limit, 2 * limit),
-    "positive": lambda limit: stats.uniform(0, limit),
-    "normal": lambda sd: stats.norm(0, sd),
-    "cut": lambda sd: stats.truncnorm(-2, 2, 0, sd),
+DISTRIBUTIONS = {
+    "uniform": stats.uniform(-1, 2),
+    "positive": stats.uniform(0, 1),
+    "normal": stats.norm(0, 1),
+    "cut": stats.truncnorm(-2, 2),
 }
+"""Of numbers divided by their bound or standard deviation."""
 OF_ONE_SIZE = {
     "N(0, 1)": ("normal", 1.0),
     "U(−0.05, 0.05)": ("uniform", 0.05),
@@ -124,38 +124,38 @@ def _find_origin(name: str, record: Record) -> dict[str, Fit]:
     if known := _find_constant(values) or _find_orthogonal(array):
         return {known: Fit(1.0)}
     sample = np.random.default_rng(0).choice(values, min(SAMPLE, len(values)), replace=False)
-    within = sample * (1 - 1e-6)  # float32 may round a number over the bound
-    largest = np.abs(within).max()
     fits: dict[str, Fit] = {}
-    for candidate, distribution in _candidates(name, record):
+    for candidate, kind, scale in _candidates(name, record):
+        distribution, within = DISTRIBUTIONS[kind], sample / scale * (1 - 1e-6)  # float32 may round over the bound
         # The largest number tells a uniform distribution's bound far more sharply than all of them.
+        largest = np.abs(within).max()
         below = float(distribution.cdf(largest) - distribution.cdf(-largest)) ** len(sample)
         by_largest = 2 * min(below, 1 - below)
-        if by_largest > SIGNIFICANCE and (p := stats.kstest(sample, distribution.cdf).pvalue) > SIGNIFICANCE:
-            fits.setdefault(candidate, Fit(min(p, by_largest), float(distribution.logpdf(within).sum())))
+        if by_largest > SIGNIFICANCE and (p := stats.kstest(sample / scale, distribution.cdf).pvalue) > SIGNIFICANCE:
+            likelihood = float(distribution.logpdf(within).sum() - len(sample) * np.log(scale))
+            fits.setdefault(candidate, Fit(min(p, by_largest), likelihood))
     return fits
 
 
-def _candidates(name: str, record: Record) -> Iterator[tuple[str, Any]]:
-    """Known initialisers by name."""
+def _candidates(name: str, record: Record) -> list[tuple[str, str, float]]:
+    """Known initialisers: the name, the distribution, and its bound or standard deviation."""
     array = kernel = record.steps[0]["weights"][name]
-    of_one_size = {known: [size] for known, size in OF_ONE_SIZE.items()}
-    sizes: dict[str, list[tuple[str, float]]] = {**of_one_size} if name in record.tables else {}  # rows are no inputs
+    of_one_size = [(known, kind, scale) for known, (kind, scale) in OF_ONE_SIZE.items()]
+    of_layer = []
     for layer in record.layers.values():
         if name in layer["weights"].values():
             recorded = record.steps[0]["weights"]
             weights = [recorded[weight] for weight in layer["weights"].values() if weight in recorded]
             kernel = array if array.ndim > 1 else max(weights, key=lambda weight: (weight.ndim, weight.size))
             if hidden := layer.get("hidden_size"):  # of all weights of PyTorch's recurrent layers
-                sizes["U(±1/√hidden)"] = [("uniform", hidden**-0.5)]
+                of_layer.append(("U(±1/√hidden)", "uniform", hidden**-0.5))
     for is_pytorch in [True, False] if record.is_pytorch is None else [record.is_pytorch]:
         if kernel.ndim > 1:
             field, ends = (kernel.shape[2:], (1, 0)) if is_pytorch else (kernel.shape[:-2], (-2, -1))
-            fan_in, fan_out = (kernel.shape[end] * int(np.prod(field)) for end in ends)
-            for known, (kind, scale) in [*OF_THE_KERNEL.items()][: None if array.ndim > 1 else 1]:
-                sizes.setdefault(known, []).append((kind, scale(fan_in, fan_out)))
-    sizes |= of_one_size
-    yield from ((known, DISTRIBUTIONS[kind](scale)) for known, found in sizes.items() for kind, scale in found)
+            fans = [kernel.shape[end] * int(np.prod(field)) for end in ends]
+            of_kernel = [(known, kind, scale(*fans)) for known, (kind, scale) in OF_THE_KERNEL.items()]
+            of_layer += of_kernel if array.ndim > 1 else of_kernel[:1]
+    return of_one_size + of_layer if name in record.tables else of_layer + of_one_size  # a table's rows are no inputs
 
 
 def _find_constant(values: Array) -> str | None:
