@@ -140,6 +140,11 @@ def as_classes(array: Array) -> Array:
     return array.argmax(axis=-1) if is_one_hot else array
 
 
+def as_rows(array: Array) -> Array:
+    """A row of numbers for each example."""
+    return np.asarray(array, dtype=float).reshape(len(array) if array.ndim else 1, -1)
+
+
 def reshape(a: Array, b: Array) -> tuple[Array, Array]:
     """Both in one shape where they have as many numbers, as targets that a program has flattened."""
     return (a, b.reshape(a.shape)) if a.size == b.size else (a, b)
@@ -181,7 +186,7 @@ def relations(
     if a.size != b.size:
         yield f"the shapes are {a.shape} and {b.shape}"
         return
-    x, y = (np.asarray(array, dtype=float).reshape(len(array) if array.ndim else 1, -1) for array in (a, b))
+    x, y = as_rows(a), as_rows(b)
     if x.shape[1] > 1 and distance(np.sort(x, axis=1), np.sort(y, axis=1)) <= tolerance:
         yield "each example's numbers are the same in another order (channels first or last? joined in another order?)"
     functions = FUNCTIONS | {f"{count} times {{}}{name}": partial(np.multiply, count) for name, count in counts.items()}

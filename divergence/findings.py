@@ -24,8 +24,9 @@ from divergence.comparison import (
     reshape,
 )
 from divergence.initialisers import NOTABLE, UNLIKELY, find_origins, likely, same_distribution, tell_apart
-from divergence.layers import CONVENTIONS, label_of, pair_layers
+from divergence.layers import CONVENTIONS, pair_layers
 from divergence.losses import PENALTY, complete_losses, count_digits, find_groups
+from divergence.pairing import label_of, list_unpaired
 from divergence.parting import find_parting, find_parting_before
 from divergence.record import Array, Record, Step
 from divergence.steps import (
@@ -61,12 +62,10 @@ NEAR = 0.05
 
 def unpaired_weights(comparison: Comparison) -> Iterator[Finding]:
     """Weights that only one program has."""
-    paired = {pair.one for pair in comparison.pairs}, {pair.other for pair in comparison.pairs}
-    weights = (record.steps[0]["weights"] for record in comparison.records)
-    one, other = ([n for n in of if n not in names] for of, names in zip(weights, paired, strict=True))
+    one = list_unpaired(comparison.one, {pair.one for pair in comparison.pairs})
+    other = list_unpaired(comparison.other, {pair.other for pair in comparison.pairs})
     if one or other:
-        shapes = [f"only here: {name} {comparison.one.steps[0]['weights'][name].shape}" for name in one]
-        shapes += [f"only there: {name} {comparison.other.steps[0]['weights'][name].shape}" for name in other]
+        shapes = [f"only here: {weight}" for weight in one] + [f"only there: {weight}" for weight in other]
         yield Finding(1, "shapes", "weights without a counterpart", str(len(one)), str(len(other)), shapes)
 
 
@@ -166,7 +165,7 @@ def _batches(comparison: Comparison) -> Iterator[Claim]:
 def _layers(comparison: Comparison) -> Iterator[Claim]:
     """What paired layers of one kind do."""
     for here, there in pair_layers(comparison):
-        label = label_of(here, there)
+        label = label_of(here.name, there.name)
         for (checkpoint, what), find in CONVENTIONS[here.family].items() if here.family == there.family else ():
             how = "by what went into it and came out" + (f"; {NO_SETTING}" if what in WITHOUT_SETTING else "")
             values, others = (dict.fromkeys(layer.stated_first(find(layer)), how) for layer in (here, there))

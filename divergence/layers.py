@@ -68,11 +68,6 @@ class Layer:
         return x.mean(axis=axes, keepdims=True), x.var(axis=axes, keepdims=True)
 
 
-def label_of(here: Layer, there: Layer) -> str:
-    """What a pair of layers is called."""
-    return here.name if here.name == there.name else f"{here.name} = {there.name}"
-
-
 def outputs(layers: dict[str, Array]) -> list[str]:
     """The layers with an input and an output, in their order."""
     names = [key.removesuffix(":output") for key in layers if key.endswith(":output")]
@@ -118,10 +113,6 @@ def _sources(layer: Layer) -> dict[str, set[str]]:
     return {source: epsilons for source, epsilons in sources.items() if epsilons}
 
 
-def _source(layer: Layer) -> set[str]:
-    return {*[*_sources(layer)][:1]}
-
-
 def _epsilon(layer: Layer) -> set[str]:
     return next(iter(_sources(layer).values()), set())
 
@@ -159,7 +150,7 @@ def _drops(layer: Layer) -> set[str]:
 CONVENTIONS: dict[str, dict[tuple[str, str], Callable[[Layer], set[str]]]] = {
     "": {},
     "batch norm": {
-        ("output", "batch norm's mean and variance"): _source,
+        ("output", "batch norm's mean and variance"): lambda layer: {*[*_sources(layer)][:1]},
         ("output", "batch norm's ε"): _epsilon,
         ("after", "share of the batch in batch norm's running mean"): _share,
         ("after", "batch norm's running variance"): _variance,

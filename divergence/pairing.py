@@ -36,6 +36,11 @@ RECURRENT = (
 )
 
 
+def label_of(one: str, other: str) -> str:
+    """What a pair is called: the name, or both where they differ."""
+    return one if one == other else f"{one} = {other}"
+
+
 @dataclass(frozen=True)
 class Pair:
     """The same tensor in both programs."""
@@ -52,7 +57,7 @@ class Pair:
     @property
     def label(self) -> str:
         """The name, or both where they differ."""
-        return self.one if self.one == self.other else f"{self.one} = {self.other}"
+        return label_of(self.one, self.other)
 
 
 def pair_weights(one: Record, other: Record, mapping: dict[str, str]) -> list[Pair]:
@@ -98,6 +103,11 @@ def pair_weights(one: Record, other: Record, mapping: dict[str, str]) -> list[Pa
     return pair()
 
 
+def list_unpaired(record: Record, paired: set[str]) -> list[str]:
+    """The weights of a record that have no counterpart, with their shapes."""
+    return [f"{name} {array.shape}" for name, array in record.steps[0]["weights"].items() if name not in paired]
+
+
 def first_weights(
     own: dict[str, Array], settings: dict[str, Any], path: Path, mapping: dict[str, str] | None = None
 ) -> dict[str, Array]:
@@ -111,13 +121,10 @@ def first_weights(
     if recurrent and {program.is_pytorch, record.is_pytorch} == {True, False}:
         raise RecordError(f"{recurrent[0]}: {RECURRENT}")
     pairs = pair_weights(program, record, mapping or {})
-    found = record.steps[0]["weights"]
-    missing = [f"{name} {own[name].shape}" for name in own.keys() - {pair.one for pair in pairs}]
-    left = [f"{name} {found[name].shape}" for name in found.keys() - {pair.other for pair in pairs}]
-    if missing:
-        lacking, unused = (", ".join(sorted(names)) or "nothing" for names in (missing, left))
-        raise RecordError(f"the record has nothing for {lacking} and {unused} left over; name pairs in a mapping")
-    return {pair.one: pair.align(found[pair.other]) for pair in pairs}
+    if missing := ", ".join(sorted(list_unpaired(program, {pair.one for pair in pairs}))):
+        left = ", ".join(sorted(list_unpaired(record, {pair.other for pair in pairs}))) or "nothing"
+        raise RecordError(f"the record has nothing for {missing} and {left} left over; name pairs in a mapping")
+    return {pair.one: pair.align(record.steps[0]["weights"][pair.other]) for pair in pairs}
 
 
 def read_mapping(path: Path) -> dict[str, str]:

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from divergence.comparison import FUNCTIONS, Comparison, Finding, distance, relations
-from divergence.layers import label_of, outputs, pair_layers
+from divergence.comparison import FUNCTIONS, Comparison, Finding, as_rows, distance, relations
+from divergence.layers import outputs, pair_layers
+from divergence.pairing import label_of
 from divergence.record import Array, Record
 
 TELLING = (
@@ -15,14 +16,14 @@ TELLING = (
 )  # fmt: skip
 """The settings to show of a layer."""
 ACTIVATIONS = [function for name, function in FUNCTIONS.items() if name != "zero"]
-NOTHING: Array = np.empty((1, 0))
 ENDS = "input", "output"
 
 
 def find_parting_before(comparison: Comparison, labels: Sequence[str]) -> Iterator[Finding]:
     """Where outputs part in the first step before the first of these layers, if what goes into it differs."""
     one, other = (record.steps[0]["layers"] for record in comparison.records)
-    pairs = [(here.name, there.name) for here, there in pair_layers(comparison) if label_of(here, there) in labels]
+    pairs = [(here.name, there.name) for here, there in pair_layers(comparison)]
+    pairs = [pair for pair in pairs if label_of(*pair) in labels]
     first, partner = min(pairs, key=lambda pair: [*one].index(f"{pair[0]}:input"))
     into = _sorted(one[f"{first}:input"]), _sorted(other[f"{partner}:input"])
     if distance(*into) > comparison.tolerance("output"):
@@ -53,13 +54,10 @@ def find_parting(comparison: Comparison, step: int, last: str | None = None) -> 
     alone = [[name for name in names[side] if not is_known(side, name)] for side in (0, 1)]
     equal = [name for name in names[0] if name not in alone[0]]
     if pair := _find_pair(comparison, step, alone):
-        what = "layer " + " = ".join(dict.fromkeys(pair))
-        shown = [_settings(name, record) for name, record in zip(pair, records, strict=True)]
-        into, compared = (
-            [of.get(f"{name}:{end}", NOTHING) for name, of in zip(pair, layers, strict=True)] for end in ENDS
-        )
+        what = f"layer {label_of(*pair)}"
+        into, compared = ([of[f"{name}:{end}"] for name, of in zip(pair, layers, strict=True)] for end in ENDS)
         shown = [
-            f"{said}{_activation(name, of, r)}" for said, name, of, r in zip(shown, pair, names, records, strict=True)
+            _settings(name, r) + _activation(name, r, of) for name, r, of in zip(pair, records, names, strict=True)
         ]
         made = [_make(name, of, record) for name, of, record in zip(pair, layers, records, strict=True)]
         if shown[0] == shown[1] and made[0] != made[1]:
@@ -95,8 +93,7 @@ def _find_pair(comparison: Comparison, step: int, alone: Sequence[list[str]]) ->
 
 
 def _sorted(array: Array) -> Array:
-    rows = np.asarray(array, dtype=float).reshape(len(array) if array.ndim else 1, -1)
-    return np.sort(rows, axis=1)
+    return np.sort(as_rows(array), axis=1)
 
 
 def _settings(name: str, record: Record) -> str:
@@ -105,7 +102,7 @@ def _settings(name: str, record: Record) -> str:
     return ", ".join([layer.get("kind", name), *(f"{key} {layer[key]}" for key in TELLING if key in layer)])
 
 
-def _activation(name: str, names: list[str], record: Record) -> str:
+def _activation(name: str, record: Record, names: list[str]) -> str:
     """The layer without weights that follows a layer: the other program may have it in the layer itself."""
     following = names[names.index(name) + 1 :][:1]
     is_plain = following and not record.layers.get(following[0], {"weights": "unknown"})["weights"]
