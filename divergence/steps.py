@@ -171,18 +171,6 @@ def _mixtures(
     name: str, record: Record, hints: set[Hint], squares: Arrays | None, looked_up: Arrays | None
 ) -> Iterator[tuple[Mixture, Callable[..., list[Array]]]]:
     """Each optimiser with each mixture of its options: in words, and as a function of gradients, rates and weights."""
-    for optimiser, (rule, options) in _optimisers(name, record, hints, squares, looked_up).items():
-        for words in itertools.product(*options.values()):
-            arguments: dict[str, Any] = {}
-            for part, word in zip(options, words, strict=True):
-                arguments |= options[part][word]
-            yield (("optimiser", optimiser), *zip(options, words, strict=True)), partial(take_steps, rule, **arguments)
-
-
-def _optimisers(
-    name: str, record: Record, hints: set[Hint], squares: Arrays | None, looked_up: Arrays | None
-) -> dict[str, tuple[Callable[..., Array], Options]]:
-    """The optimisers and their options."""
     settings = record.optimizer_of(name)
     settings = settings | dict(zip(("beta_1", "beta_2"), settings.get("betas", []), strict=False))
 
@@ -231,7 +219,11 @@ def _optimisers(
     }
     if settings.get("amsgrad", not settings):
         found["AMSGrad"] = partial(adam, amsgrad=True), of_adam
-    return found
+    for optimiser, (rule, choices) in found.items():
+        for chosen in itertools.product(*(words.items() for words in choices.values())):
+            mixture = (("optimiser", optimiser), *zip(choices, (word for word, _ in chosen), strict=True))
+            arguments = {setting: value for _, of in chosen for setting, value in of.items()}
+            yield mixture, partial(take_steps, rule, **arguments)
 
 
 def differing_parts(
@@ -242,34 +234,31 @@ def differing_parts(
     Where several values of ε explain the steps, it is the one that the program's own settings have.
     """
     settings = [record.settings.get("optimizer", {}) for record in records]
-    stated = [epsilon.get("eps", epsilon.get("epsilon")) for epsilon in settings]
+    stated = [of.get("eps", of.get("epsilon")) for of in settings]
+    usual = ["after" if record.is_pytorch else "before" for record in records]
 
-    def unstated(parts: list[tuple[str, str, str]]) -> int:
-        chosen = [
-            (words, own) for part, *both in parts if part == EPSILON for words, own in zip(both, stated, strict=True)
-        ]
-        return sum(own is not None and words.split()[0] != f"{own:g}" for words, own in chosen)
+    def rank(parts: list[tuple[str, str, str]]) -> tuple[Any, ...]:
+        """The fewest parts, then those whose ε is as the programs state it and where their frameworks put it."""
+        epsilons = [of for part, *both in parts if part == EPSILON for of in zip(both, stated, usual, strict=True)]
+        unstated = sum(own is not None and words.split()[0] != f"{own:g}" for words, own, _ in epsilons)
+        unusual = sum("bias correction" in words and place not in words for words, _, place in epsilons)
+        return len(parts), unstated, unusual, len(str(parts)), parts
 
-    def differing(a: dict[str, str], b: dict[str, str]) -> list[tuple[str, str, str]]:
-        if a["optimiser"] != b["optimiser"]:
-            return [("the optimiser", a["optimiser"], b["optimiser"])]
-        return [(part, a[part], b[part]) for part in a if a[part] != b[part] and not same_rates(part, a[part], b[part])]
+    return min(itertools.starmap(_differing, itertools.product(one, other)), key=rank)
 
-    def same_rates(part: str, *both: str) -> bool:
-        """Whether they are rates that one program has rounded to float32."""
-        if part != RATE:
-            return False
-        here, there = ([float(rate) for rate in words.split(", ")] for words in both)
-        return len(here) == len(there) and np.allclose(here, there, rtol=1e-5, atol=0)
 
-    def unusual(parts: list[tuple[str, str, str]]) -> int:
-        """In how many programs ε would be where their framework doesn't put it."""
-        usual = ["after" if record.is_pytorch else "before" for record in records]
-        places = [both for part, *both in parts if part == EPSILON and "bias correction" in both[0]]
-        return sum(place not in words for both in places for words, place in zip(both, usual, strict=True))
+def _differing(one: Mixture, other: Mixture) -> list[tuple[str, str, str]]:
+    a, b = dict(one), dict(other)
+    if a["optimiser"] != b["optimiser"]:
+        return [("the optimiser", a["optimiser"], b["optimiser"])]
+    parts = [(part, a[part], b[part]) for part in a if a[part] != b[part]]
+    return [part for part in parts if part[0] != RATE or not _is_rounded(*part[1:])]
 
-    found = (differing(dict(a), dict(b)) for a, b in itertools.product(one, other))
-    return min(found, key=lambda parts: (len(parts), unstated(parts), unusual(parts), len(str(parts)), parts))
+
+def _is_rounded(*both: str) -> bool:
+    """Whether two programs' rates are the same but that one has rounded them to float32."""
+    here, there = ([float(rate) for rate in words.split(", ")] for words in both)
+    return len(here) == len(there) and np.allclose(here, there, rtol=1e-5, atol=0)
 
 
 def describe_mixtures(mixtures: set[Mixture], precision: str, looks_up: bool) -> str:
