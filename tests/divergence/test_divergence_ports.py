@@ -1,5 +1,6 @@
 """What a stranger's first programs look like: small convolutions, dropout, softmax here and logits there."""
 
+import itertools
 import re
 import subprocess
 import sys
@@ -201,30 +202,31 @@ def test_the_round_off_of_a_gradient_that_is_zero_is_no_difference(tmp_path: Pat
     assert {row.verdict for row in found.rows if row.checkpoint == "gradients"} == {"agree"}, text
 
 
-def test_equal_layers_are_paired_whichever_way_each_framework_counts_them(tmp_path: Path) -> None:
-    original_layers = [layers.Conv2D(3, 3, padding="same", name=f"conv2d{end}") for end in ("", "_1", "_2", "_3")]
-    outputs = inputs = keras.Input((6, 6, 3))
-    for layer in original_layers:
-        outputs = layer(outputs)
+def test_layers_are_paired_whichever_way_each_framework_counts_them(tmp_path: Path) -> None:
+    widths, names = [32, 32, 64, 64], ["conv2d", "conv2d_1", "conv2d_2", "conv2d_3"]
+    outputs = inputs = keras.Input((6, 6, 3), name="images")
+    for width, name in zip(widths, names, strict=True):
+        outputs = layers.Conv2D(width, 3, padding="same", name=name)(outputs)
+    outputs = layers.Dense(1, name="dense_1")(layers.Dense(8, name="dense")(layers.GlobalAveragePooling2D()(outputs)))
 
     class Port(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            for number in range(1, 5):
-                self.add_module(f"conv{number}", nn.Conv2d(3, 3, 3, padding=1))
+            for number, (before, width) in enumerate(itertools.pairwise([3, *widths]), 1):
+                self.add_module(f"conv{number}", nn.Conv2d(before, width, 3, padding=1))
+            self.fc1, self.fc2 = nn.Linear(64, 8), nn.Linear(8, 1)
 
         def forward(self, images: Tensor) -> Tensor:
-            for layer in self.children():
-                images = layer(images)
-            return images.permute(0, 2, 3, 1)
+            for number in range(1, 5):
+                images = self.get_submodule(f"conv{number}")(images)
+            output: Tensor = self.fc2(self.fc1(images.mean((2, 3))))
+            return output
 
-    port = Port()
-    _, text = compare(tmp_path, keras.Model(inputs, outputs), port, IMAGES, IMAGES)
+    _, text = compare(tmp_path, keras.Model(inputs, outputs), Port(), IMAGES, VALUES)
+    pairs = Comparison.read(tmp_path / "torch.npz", tmp_path / "keras.npz").pairs
 
     assert "They agree in all that was recorded" in text
-    pairs = Comparison.read(tmp_path / "torch.npz", tmp_path / "keras.npz").pairs
-    named = {(pair.one.split(".")[0], pair.other.split("/")[-2]) for pair in pairs}
-    assert named == {("conv1", "conv2d"), ("conv2", "conv2d_1"), ("conv3", "conv2d_2"), ("conv4", "conv2d_3")}
+    assert [pair.other.split("/")[-2] for pair in pairs] == [n for n in [*names, "dense", "dense_1"] for _ in range(2)]
 
 
 def test_flattening_after_a_convolution_is_named(tmp_path: Path) -> None:
