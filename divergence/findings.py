@@ -18,12 +18,21 @@ from divergence.comparison import (
     Comparison,
     Finding,
     align_channels,
+    as_rows,
     distance,
     in_order,
     relations,
     reshape,
 )
-from divergence.initialisers import NOTABLE, UNLIKELY, find_origins, likely, same_distribution, tell_apart
+from divergence.initialisers import (
+    NOTABLE,
+    SIGNIFICANCE,
+    UNLIKELY,
+    find_origins,
+    likely,
+    same_distribution,
+    tell_apart,
+)
 from divergence.layers import CONVENTIONS, pair_layers
 from divergence.losses import PENALTY, complete_losses, count_digits, find_groups
 from divergence.pairing import label_of, list_unpaired
@@ -56,6 +65,8 @@ WITHOUT_SETTING = {"batch norm's running variance", "βᵗ", REPEATED, OF_STEPS}
 STATED = "; where several ε fit, the one that the program states"
 FROM_EQUAL = "only from equal weights and batches would a difference show"
 OUTSIDE = "something else, after its step"
+SPELLED = {"eps": "epsilon"}
+"""PyTorch's names of settings that Keras has by another."""
 NEAR = 0.05
 """How far, of the largest number, gradients may be apart in float32 for a ReLU's corner."""
 
@@ -143,6 +154,9 @@ def _batches(comparison: Comparison) -> Iterator[Claim]:
         if one and other:  # what isn't there isn't compared
             yield "batch", "what it holds", "", {", ".join(one): ""}, {", ".join(other): ""}
         return
+    agree = [
+        part for part, apart in comparison.differences(1, "batch").items() if apart == 0 and _is_telling(one[part])
+    ]
     for (name, first), second in zip(one.items(), in_order(one, other).values(), strict=True):
         a, b = reshape(first, second) if name == "target" else align_channels(first, second)
         yield "batch", "examples", name, {str(len(a)): ""}, {str(len(b)): ""}
@@ -160,6 +174,16 @@ def _batches(comparison: Comparison) -> Iterator[Claim]:
                     known = f"{shift:+g} here in {share:.0%} of the places{', of equal targets' * equal}"
                 here, there = ({f"{_range(x)}, mean {x.mean():.3g}": known} for x in (a, b))
                 yield "batch", "ids" if is_shift else "scale", name, here, there
+            elif agree:
+                known, place = next(relations(a, b, comparison.tolerance("output")), ""), int((a != b).argmax())
+                here, there = ({f"{x.ravel()[place]:.4g} in place {place}": known} for x in (a, b))
+                yield "batch", f"numbers beside an equal {agree[0]}", name, here, there
+
+
+def _is_telling(array: Array) -> bool:
+    """Whether examples drawn anew would hardly give these numbers again in this order."""
+    counts = np.unique(as_rows(array), axis=0, return_counts=True)[1]
+    return bool((counts * np.log(counts / counts.sum())).sum() < np.log(SIGNIFICANCE))
 
 
 def _layers(comparison: Comparison) -> Iterator[Claim]:
@@ -205,6 +229,7 @@ def _optimizers(comparison: Comparison) -> Iterator[Claim]:
             rates = [dict.fromkeys(f"{rate:.7g}" for rate in record.rates_of("")) for record in comparison.records]
             here, there = ({", ".join(of): ""} if of else {} for of in rates)
             yield "after", RATE, "", here, there
+            one, other = ({SPELLED.get(key, key): value or 0 for key, value in of.items()} for of in (one, other))
             for setting in sorted((one.keys() & other.keys()) - {"name", "lr", "learning_rate"}):
                 yield "after", f"the setting {setting}", "", {str(one[setting]): ""}, {str(other[setting]): ""}
 

@@ -167,10 +167,14 @@ def _find_constant(values: Array) -> str | None:
 
 
 def _find_orthogonal(array: Array) -> str | None:
-    """Whether a matrix's columns or rows are orthogonal to each other, and their length."""
-    if array.ndim != 2 or min(array.shape) < 2:
-        return None
-    product = array.T @ array if array.shape[0] >= array.shape[1] else array @ array.T
-    square = float(np.mean(np.diag(product)))
-    is_scaled_identity = square and np.abs(product / square - np.eye(len(product))).max() < 1e-4
-    return f"orthogonal, gain {square**0.5:.3g}" if is_scaled_identity else None
+    """Whether a matrix's columns or rows are orthogonal to each other, and their length.
+
+    PyTorch takes a convolution's kernel for a matrix of (out, rest), Keras for one of (rest, out).
+    """
+    for matrix in (array.reshape(len(array), -1), array.reshape(-1, array.shape[-1])) if array.ndim > 1 else ():
+        if min(matrix.shape) > 1:
+            product = matrix.T @ matrix if matrix.shape[0] >= matrix.shape[1] else matrix @ matrix.T
+            square = float(np.mean(np.diag(product)))
+            if square and np.abs(product / square - np.eye(len(product))).max() < 1e-4:
+                return f"orthogonal, gain {square**0.5:.3g}"
+    return None

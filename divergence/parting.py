@@ -74,7 +74,7 @@ def find_parting(comparison: Comparison, step: int, last: str | None = None) -> 
     else:
         what, shown = "layers that the other program has no like of", list(map(_list, alone, records))
         if not all(names):
-            what, shown = "the outputs; the layers of both programs weren't recorded", ["–", "–"]
+            what, shown = "the outputs; not both programs' layers were recorded", ["–", "–"]
         elif not any(alone):
             what, shown = "what is done between the layers, whose outputs are equal, or after them", ["–", "–"]
         compared = [next(iter(record.steps[step - 1]["output"].values())) for record in records]

@@ -209,9 +209,10 @@ def _complete(path: Path, settings: Any) -> dict[str, Any]:
         layers = {name: {"kind": "", "weights": {}} | layer for name, layer in settings.get("layers", {}).items()}
         for layer in layers.values():  # what isn't a word or a number raises here, where it can be named
             "".join([layer["kind"], *layer["weights"].values()])
+            float(layer.get("hidden_size", 0))
         optimizer, groups = {**settings.get("optimizer", {})}, {**settings.get("groups", {})}
         for of in (optimizer, *groups.values()):
-            np.array([of[name] or 0 for name in NUMBERS & of.keys()], float)
+            np.array([of[name] or 0 for name in NUMBERS & of.keys()] + [*of.get("betas", [])], float)
         return {**settings, "layers": layers, "optimizer": optimizer, "groups": groups}
     except (AttributeError, TypeError, ValueError) as error:
         raise RecordError(

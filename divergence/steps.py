@@ -39,6 +39,8 @@ REPEATED, UNUSED, OF_STEPS = "repeated rows", "rows not looked up", "momentum of
 """Parts; the last two are open where each step looks up all rows, as of a dense layer, and where the rate stays."""
 SAMPLE = 3000
 """How many of a tensor's numbers are enough to tell formulas apart."""
+CANCELLED = 1e-3
+"""What is left of two numbers of opposite signs, of their size, to have lost the digits that a step is told by."""
 PRECISION = {"float32": (1e-4, 3e-7, 1e-6), "float64": (1e-9, 1e-15, 1e-11)}
 """How far a step may be off: of itself, of the weight, and of the tensor's largest step."""
 
@@ -93,13 +95,16 @@ def _explain(name: str, record: Record, hints: set[Hint]) -> Iterator[Mixture]:
 
     before, after = (sample([step[kind][name] for step in record.steps]) for kind in ("weights", "after"))
     rates = record.rates_of(name)
-    for clipping, *clipped in _clipped(name, record, hints):
-        gradients, squares, rows = (arrays and sample(arrays) for arrays in (*clipped, looked_up))
+    for clipping, clipped, of_look_ups in _clipped(name, record, hints):
+        gradients = sample(clipped)
+        squares, rows = (arrays and sample(arrays) for arrays in (of_look_ups, looked_up))
         for mixture, rule in _mixtures(name, record, hints, squares, rows):
             with np.errstate(all="ignore"):  # a wrong formula may take the root of what is below zero
                 steps = rule(gradients, rates or [1.0] * len(before), weights=before)
             rate = 1.0 if rates else _find_rate(steps[0], before[0] - after[0])
-            if all(_fits(rate * s, b, a, record.precision) for s, b, a in zip(steps, before, after, strict=True)):
+            told = ~_cancelling(gradients, before, rule.keywords.get("coupled", 0.0))
+            moved = zip(steps, before, after, strict=True)
+            if told.any() and all(_fits(rate * s[told], b[told], a[told], record.precision) for s, b, a in moved):
                 shown = ", ".join(dict.fromkeys(f"{given:.7g}" for given in rates or [rate]))
                 yield (*mixture, (RATE, shown), ("clipping", clipping))
 
@@ -116,6 +121,13 @@ def _choose(name: str, record: Record) -> tuple[Arrays | None, Array]:
     by_use = order[np.argsort(np.where(often == 0, len(rows) + 1, often), kind="stable")]
     chosen = np.concatenate([by_use[:SAMPLE], order[often == 0][:100]])
     return None if all(m.all() for m in rows) else rows, chosen
+
+
+def _cancelling(gradients: Arrays, weights: Arrays, decay: float) -> Array:
+    """Where a coupled weight decay takes off nearly all of a gradient: Adam makes a step of what round-off leaves."""
+    pairs = zip(gradients, weights, strict=True)
+    found: Array = np.any([np.abs(g + decay * w) < CANCELLED * np.abs(decay * w) for g, w in pairs], axis=0)
+    return found
 
 
 def _fits(step: Array, before: Array, after: Array, precision: str) -> bool:
@@ -169,7 +181,7 @@ def _clip(step: Step, name: str, way: str, limit: float, apart: bool) -> tuple[A
 
 def _mixtures(
     name: str, record: Record, hints: set[Hint], squares: Arrays | None, looked_up: Arrays | None
-) -> Iterator[tuple[Mixture, Callable[..., list[Array]]]]:
+) -> Iterator[tuple[Mixture, partial[list[Array]]]]:
     """Each optimiser with each mixture of its options: in words, and as a function of gradients, rates and weights."""
     settings = record.optimizer_of(name)
     settings = settings | dict(zip(("beta_1", "beta_2"), settings.get("betas", []), strict=False))

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from divergence import optimisers
 from divergence.optimisers import take_steps as steps
-from divergence.record import Record
-from divergence.steps import Mixture, differing_parts
+from divergence.record import CHECKPOINTS, Record
+from divergence.steps import Mixture, differing_parts, explain_steps
 from stages.engines.keras import set_precision
 
 RATE = 0.01
@@ -116,3 +116,20 @@ def test_where_several_epsilons_explain_the_steps_it_is_the_programs_own() -> No
     there: set[Mixture] = {(("optimiser", "Adam"), ("ε", "1e-07 added before"))}
     records = (Record([], {"optimizer": {"eps": 1e-8}}), Record([], {"optimizer": {"epsilon": 1e-7}}))
     assert differing_parts(here, there, records) == [("ε", "1e-08 added after", "1e-07 added before")]
+
+
+def test_a_decay_that_takes_off_a_gradient_leaves_the_formula() -> None:
+    """In float32 the step is of the round-off that is left."""
+    weight = torch.nn.Parameter(torch.linspace(0.1, 1, 200))
+    optimizer = torch.optim.Adam([weight], weight_decay=0.01)
+    random, recorded = np.random.default_rng(0), []
+    for _ in range(3):
+        gradient = torch.tensor(random.normal(size=200), dtype=torch.float32)
+        gradient[:5] = -0.01 * weight.detach()[:5] * (1 + 1e-5)
+        before, weight.grad = weight.detach().numpy().copy(), gradient
+        optimizer.step()
+        arrays = {"weights": before, "gradients": gradient.numpy(), "after": weight.detach().numpy().copy()}
+        recorded.append({name: {"w": arrays[name]} if name in arrays else {} for name in CHECKPOINTS})
+
+    (found,) = explain_steps(Record(recorded, {"optimizer": {"weight_decay": 0.01}}), set()).values()
+    assert any(("optimiser", "Adam") in mixture for mixture in found)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.divergence.programs import BATCH, CLASSES, Network, Program, adam, compare
+from tests.divergence.programs import BATCH, CLASSES, Network, Program, adam, classes, compare
 
 
 class Logits(Network):
@@ -165,6 +165,10 @@ PAIRS = {
     "scale": (
         {}, {"scale": 1 / 255},
         "batch", "scale, for input1", "-2.71 to 2.55, mean -0.107", "-0.0106 to 0.00999, mean -0.000418",
+    ),
+    "classes in another order": (
+        {}, {"target": lambda random: 3 - classes(random)},
+        "batch", "numbers beside an equal input, for target", "1 in place 0", "2 in place 0",
     ),
     "ids": ({}, {"shift": 1}, "batch", "ids, for input", "0 to 20, mean 12.9", "1 to 21, mean 13.9"),
     # layers

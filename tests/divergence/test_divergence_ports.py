@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from divergence.__main__ import describe
 from divergence.comparison import Comparison
+from divergence.initialisers import find_origins
 from divergence.pytorch import start_from
 from divergence.record import CHECKPOINTS, Record, read_record
 from divergence.walk import Walk, walk
@@ -85,6 +86,17 @@ def test_the_rows_of_a_table_are_no_inputs() -> None:
     )
 
     assert walk(Comparison.of(one, other)).findings[0].one == "U(−0.05, 0.05)"
+
+
+@pytest.mark.parametrize("framework", ["PyTorch", "Keras"])
+def test_an_orthogonal_convolution_is_named(framework: str) -> None:
+    if framework == "PyTorch":
+        kernel = nn.init.orthogonal_(torch.empty(8, 3, 3, 3), gain=2).numpy()
+    else:
+        kernel = np.array(keras.initializers.Orthogonal(gain=2)((3, 3, 3, 8)))
+    step = {name: {"conv": kernel} if name == "weights" else {} for name in CHECKPOINTS}
+
+    assert [*find_origins(Record([step], {"framework": framework}))["conv"]] == ["orthogonal, gain 2"]
 
 
 def test_first_weights_too_few_to_tell_are_said_to_be() -> None:

@@ -83,6 +83,7 @@ def test_inputs_in_another_order_agree(tmp_path: Path) -> None:
         ({"1/weights/w": np.ones(2), "settings": np.array('{"layers": [1]}')}, "its settings are no object"),
         ({"1/weights/w": np.ones(2), "settings": np.array('{"layers": {"l": {"weights": ["w"]}}}')}, "no object"),
         ({"1/weights/w": np.ones(2), "settings": np.array('{"optimizer": {"eps": "tiny"}}')}, "of words and numbers"),
+        ({"1/weights/w": np.ones(2), "settings": np.array('{"optimizer": {"betas": null}}')}, "of words and numbers"),
     ],
 )
 def test_what_is_no_record_is_named(
