@@ -183,10 +183,10 @@ def relations(
     `counts` are what a ratio may be, by what it is called; `parts` what may be on top, by what is to be said of it with
     its factor as `{0}` and half of it as `{1}`.
     """
-    if a.size != b.size:
+    x, y = as_rows(a), as_rows(b)
+    if x.shape != y.shape:
         yield f"the shapes are {a.shape} and {b.shape}"
         return
-    x, y = as_rows(a), as_rows(b)
     if x.shape[1] > 1 and distance(np.sort(x, axis=1), np.sort(y, axis=1)) <= tolerance:
         yield "each example's numbers are the same in another order (channels first or last? joined in another order?)"
     functions = FUNCTIONS | {f"{count} times {{}}{name}": partial(np.multiply, count) for name, count in counts.items()}

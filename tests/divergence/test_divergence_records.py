@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from divergence.__main__ import describe, main
-from divergence.comparison import Comparison
+from divergence.comparison import Comparison, relations
 from divergence.record import RecordError, read_record
 from divergence.walk import Row, Walk, walk
 from tests.divergence.programs import Program, adam
@@ -168,3 +168,10 @@ def test_arrays_of_other_shapes_have_no_largest_difference(tmp_path: Path) -> No
     text = describe(Comparison.of(record, record), Walk([Row(1, "batch", 1, 1, np.inf, "own")], [], None, []))
 
     assert "inf" not in text
+
+
+def test_time_before_examples_is_another_shape() -> None:
+    """As of recurrent layers, where PyTorch has time first and Keras the examples."""
+    assert [*relations(np.ones((10, 32, 8)), np.ones((32, 10, 8)), 1e-5)] == [
+        "the shapes are (10, 32, 8) and (32, 10, 8)"
+    ]
