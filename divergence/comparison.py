@@ -89,19 +89,24 @@ class Comparison:
 
     def aligned(self, step: int, checkpoint: str) -> Iterator[tuple[Pair, Array, Array]]:
         """The paired arrays of a step, counted from 1, in the one's layout."""
-        one, other = self.one.steps[step - 1][checkpoint], self.other.steps[step - 1][checkpoint]
+        one, other = (record.steps[step - 1][checkpoint] for record in self.records)
         for pair in self.pairs:
             if pair.one in one and pair.other in other:
                 yield pair, one[pair.one], pair.align(other[pair.other])
 
+    def named(self, step: int, checkpoint: str) -> Iterator[tuple[str, Array, Array]]:
+        """The arrays of a step that aren't a weight's, by the one's names, in one layout."""
+        one, other = (record.steps[step - 1][checkpoint] for record in self.records)
+        found = in_order(one, other)
+        for name, array in one.items():
+            if name in found:
+                yield name, *(reshape if name == "target" else align_channels)(array, found[name])
+
     def differences(self, step: int, checkpoint: str) -> dict[str, float]:
         """How far each pair of arrays is apart, of the largest number in them; of the step for `after`."""
         if checkpoint in ("batch", "output", "loss"):
-            one, other = self.one.steps[step - 1][checkpoint], self.other.steps[step - 1][checkpoint]
-            other = in_order(one, other)
             read = as_classes if checkpoint == "batch" else np.asarray
-            both = {name: (read(one[name]), read(other[name])) for name in one if name in other}
-            return {name: distance(*(reshape(a, b) if name == "target" else (a, b))) for name, (a, b) in both.items()}
+            return {name: distance(read(a), read(b)) for name, a, b in self.named(step, checkpoint)}
         before = {pair: both for pair, *both in self.aligned(step, "weights")} if checkpoint == "after" else {}
         moved = {
             pair: [new - old for new, old in zip(both, before.get(pair, (0, 0)), strict=True)]
@@ -122,11 +127,7 @@ def in_order(one: dict[str, Array], other: dict[str, Array]) -> dict[str, Array]
     names = [*one]
     if len(one) != len(other):
         return other
-    found = (
-        {name: other[name] for name in names}
-        if one.keys() == other.keys()
-        else dict(zip(names, other.values(), strict=True))
-    )
+    found = {**other} if one.keys() == other.keys() else dict(zip(names, other.values(), strict=True))
     for place, name in enumerate(names):
         equal = (n for n in names[place:] if distance(as_classes(one[name]), as_classes(found[n])) == 0)
         same = next(equal, name)

@@ -13,17 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from divergence.comparison import (
-    NO_SETTING,
-    Comparison,
-    Finding,
-    align_channels,
-    as_rows,
-    distance,
-    in_order,
-    relations,
-    reshape,
-)
+from divergence.comparison import NO_SETTING, Comparison, Finding, as_rows, distance, relations
 from divergence.initialisers import (
     NOTABLE,
     SIGNIFICANCE,
@@ -157,8 +147,7 @@ def _batches(comparison: Comparison) -> Iterator[Claim]:
     agree = [
         part for part, apart in comparison.differences(1, "batch").items() if apart == 0 and _is_telling(one[part])
     ]
-    for (name, first), second in zip(one.items(), in_order(one, other).values(), strict=True):
-        a, b = reshape(first, second) if name == "target" else align_channels(first, second)
+    for name, a, b in comparison.named(1, "batch"):
         yield "batch", "examples", name, {str(len(a)): ""}, {str(len(b)): ""}
         if {a.dtype.kind, b.dtype.kind} == {"f", "i"} and name != "target":
             here, there = ({str(x.dtype): f"{_range(x)}, and float32 holds all to 16,777,216"} for x in (a, b))
