@@ -33,11 +33,7 @@ def record(model: nn.Module, optimizer: Any, path: str | os.PathLike[str], steps
     """
     first, *further = getattr(optimizer, "param_groups", [vars(optimizer)])
     settings = {"name": type(optimizer).__name__, **keep_plain(first)}
-    groups = {
-        name: {key: value for key, value in keep_plain(group).items() if value != first.get(key)}
-        for group in further
-        for name in _names_of(model, group)
-    }
+    groups = {name: keep_plain(group) for group in further for name in _names_of(model, group)}
     _Watch(model, optimizer, Recorder(path, {**describe(model), "optimizer": settings, "groups": groups}, steps))
 
 
