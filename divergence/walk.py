@@ -9,8 +9,6 @@ from divergence.steps import describe_mixtures
 
 Verdict = Literal["agree", "own", "chance", "inherited", "-"]
 
-LASTING = ("batch", "output", "loss", "gradients", "after")
-"""Checkpoints where a convention shows again at each step; first weights are drawn once."""
 DROPOUT = "Dropout is on in both: set its rate to 0 in both to compare what comes after it"
 
 
@@ -71,7 +69,7 @@ def walk(comparison: Comparison) -> Walk:
             differing = [name for name, value in differences.items() if not value <= comparison.tolerance(checkpoint)]
             # Adam may turn a step round where a gradient is nothing but round-off: the formula is what counts.
             unexplained = [name for name in differing if checkpoint != "after" or name not in common]
-            since = 1 if checkpoint in LASTING else step
+            since = step if checkpoint == "weights" else 1  # a convention shows again; first weights are drawn once
             verdict: Verdict
             if not differences:
                 verdict = "-"
