@@ -49,9 +49,6 @@ class Finding:
         """Whether either program can do as the other does."""
         return not any(NO_SETTING in line for line in self.evidence)
 
-    def __str__(self) -> str:
-        return f"step {self.step}, {LABELS[self.checkpoint]}: {self.what}: {self.one} | {self.other}"
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -99,8 +96,10 @@ class Comparison:
         one, other = (record.steps[step - 1][checkpoint] for record in self.records)
         found = in_order(one, other)
         for name, array in one.items():
-            if name in found:
-                yield name, *(reshape if name == "target" else align_channels)(array, found[name])
+            if name == "target" and name in found and array.size == found[name].size:
+                yield name, array, found[name].reshape(array.shape)  # that a program may have flattened
+            elif name in found:
+                yield name, *align_channels(array, found[name])
 
     def differences(self, step: int, checkpoint: str) -> dict[str, float]:
         """How far each pair of arrays is apart, of the largest number in them; of the step for `after`."""
@@ -144,11 +143,6 @@ def as_classes(array: Array) -> Array:
 def as_rows(array: Array) -> Array:
     """A row of numbers for each example."""
     return np.asarray(array, dtype=float).reshape(len(array) if array.ndim else 1, -1)
-
-
-def reshape(a: Array, b: Array) -> tuple[Array, Array]:
-    """Both in one shape where they have as many numbers, as targets that a program has flattened."""
-    return (a, b.reshape(a.shape)) if a.size == b.size else (a, b)
 
 
 def distance(a: Array, b: Array, least: float = 0.0) -> float:
