@@ -76,8 +76,8 @@ def collect_claims(comparison: Comparison) -> Iterator[Claim]:
     yield from _batches(comparison)
     yield from _layers(comparison)
     yield from _changes(comparison)
-    recorded = all(record.steps[0]["loss"] for record in comparison.records)
-    if recorded and not all(_losses_agree(comparison, step) for step in comparison.steps):
+    apart = [value for step in comparison.steps for value in comparison.differences(step, "loss").values()]
+    if max(apart, default=0.0) > comparison.tolerance("loss"):
         yield "loss", "the loss", "", *complete_losses(comparison)
 
 
@@ -394,11 +394,6 @@ def transformed_output(comparison: Comparison, step: int, claims: list[Claim]) -
     if ("softmax" in known or "sigmoid" in known) and are_fit:
         return f"The outputs aren't of one kind ({known}), and each loss takes its own"
     return None
-
-
-def _losses_agree(comparison: Comparison, step: int) -> bool:
-    differences = comparison.differences(step, "loss").values()
-    return bool(differences) and max(differences) <= comparison.tolerance("loss")
 
 
 def _counts(step: Step) -> dict[str, int]:
