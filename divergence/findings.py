@@ -26,7 +26,7 @@ from divergence.initialisers import (
 from divergence.layers import CONVENTIONS, pair_layers
 from divergence.losses import PENALTY, complete_losses, count_digits, find_groups
 from divergence.pairing import label_of, list_unpaired
-from divergence.parting import find_parting, find_parting_before
+from divergence.parting import find_parting, sort_rows
 from divergence.record import Array, Record, Step
 from divergence.steps import (
     APART,
@@ -311,10 +311,15 @@ def _only_one_keeps_look_ups(comparison: Comparison, mixtures: set[Mixture]) -> 
 
 def earlier_parting(comparison: Comparison, claims: Iterable[Claim]) -> Iterator[Finding]:
     """Where outputs part before the first layer that shows another convention by itself, from all that is equal."""
-    own = [label for kind, _, label, one, other in claims if kind == "output" and _disagree(one, other)]
+    own = {label for kind, _, label, *both in claims if kind == "output" and _disagree(*both)}
+    pairs = [(here, there) for here, there in pair_layers(comparison) if label_of(here.name, there.name) in own]
     before = [value for kind in ("weights", "batch") for value in comparison.differences(1, kind).values()]
-    if own and max(before, default=0) <= comparison.tolerance("batch"):
-        yield from find_parting_before(comparison, own)
+    if pairs and max(before, default=0) <= comparison.tolerance("batch"):
+        one, other = (record.steps[0]["layers"] for record in comparison.records)
+        here, there = min(pairs, key=lambda pair: [*one].index(f"{pair[0].name}:input"))
+        into = sort_rows(one[f"{here.name}:input"]), sort_rows(other[f"{there.name}:input"])
+        if distance(*into) > comparison.tolerance("output"):
+            yield find_parting(comparison, 1, here.name)
 
 
 def _disagree(one: dict[str, str], other: dict[str, str]) -> bool:

@@ -1,7 +1,7 @@
 """The layers at which two programs part: the first ones with outputs that the other program has nowhere."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -19,17 +19,6 @@ ACTIVATIONS = [function for name, function in FUNCTIONS.items() if name != "zero
 ENDS = "input", "output"
 
 
-def find_parting_before(comparison: Comparison, labels: Sequence[str]) -> Iterator[Finding]:
-    """Where outputs part in the first step before the first of these layers, if what goes into it differs."""
-    one, other = (record.steps[0]["layers"] for record in comparison.records)
-    pairs = [(here.name, there.name) for here, there in pair_layers(comparison)]
-    pairs = [pair for pair in pairs if label_of(*pair) in labels]
-    first, partner = min(pairs, key=lambda pair: [*one].index(f"{pair[0]}:input"))
-    into = _sorted(one[f"{first}:input"]), _sorted(other[f"{partner}:input"])
-    if distance(*into) > comparison.tolerance("output"):
-        yield find_parting(comparison, 1, first)
-
-
 def find_parting(comparison: Comparison, step: int, last: str | None = None) -> Finding:
     """Where the layers' outputs part, from equal weights and batches; looked for up to a `last` layer of the one's.
 
@@ -38,7 +27,7 @@ def find_parting(comparison: Comparison, step: int, last: str | None = None) -> 
     """
     tolerance, records = comparison.tolerance("output"), comparison.records
     layers = [record.steps[step - 1]["layers"] for record in records]
-    numbers = [{name: _sorted(array) for name, array in of.items()} for of in layers]
+    numbers = [{name: sort_rows(array) for name, array in of.items()} for of in layers]
 
     def is_in(side: int, array: Array) -> bool:
         return any(distance(array, known) <= tolerance for known in numbers[side].values())
@@ -63,7 +52,7 @@ def find_parting(comparison: Comparison, step: int, last: str | None = None) -> 
         if shown[0] == shown[1] and made[0] != made[1]:
             shown = [f"{said}, {how}" for said, how in zip(shown, made, strict=True)]
         equal = [name for name in equal if names[0].index(name) < names[0].index(pair[0])]
-        apart = distance(_sorted(into[0]), _sorted(into[1]))
+        apart = distance(sort_rows(into[0]), sort_rows(into[1]))
         if tolerance < apart < np.inf:
             what, compared = f"what goes into {what} differs{f' (after {equal[-1]})' if equal else ''}", into
             shown = [_list(of[: of.index(name)], r) for of, name, r in zip(alone, pair, records, strict=True)]
@@ -92,7 +81,8 @@ def _find_pair(comparison: Comparison, step: int, alone: Sequence[list[str]]) ->
     return next(iter([pair for pair in pairs if pair in known] + alike), None)
 
 
-def _sorted(array: Array) -> Array:
+def sort_rows(array: Array) -> Array:
+    """Each example's numbers in ascending order, wherever its layout has them."""
     return np.sort(as_rows(array), axis=1)
 
 
