@@ -83,15 +83,13 @@ def find_origins(record: Record) -> dict[str, dict[str, Fit]]:
 
     The likeliest come first: those not doubtful, and of them those that fit most of the program's weights.
     """
-    origins = {name: _find_origin(name, record) for name, weight in record.steps[0]["weights"].items() if weight.size}
+    weights = record.steps[0]["weights"]
+    origins = {name: _find_origin(name, record) for name, weight in weights.items() if weight.size}
     often = Counter(itertools.chain(*origins.values()))
-
-    def order(fits: dict[str, Fit], size: int) -> list[str]:
-        doubtful = DOUBTFUL if size > FEW else DOUBTFUL / 100
-        return sorted(fits, key=lambda known: (fits[known].p < doubtful, -often[known]))
-
-    sizes = {name: weight.size for name, weight in record.steps[0]["weights"].items()}
-    return {name: {known: fits[known] for known in order(fits, sizes[name])} for name, fits in origins.items()}
+    for name, fits in origins.items():
+        doubtful = DOUBTFUL if weights[name].size > FEW else DOUBTFUL / 100
+        origins[name] = dict(sorted(fits.items(), key=lambda fit: (fit[1].p < doubtful, -often[fit[0]])))
+    return origins
 
 
 def tell_apart(one: dict[str, Fit], other: dict[str, Fit]) -> tuple[float, str]:
