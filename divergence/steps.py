@@ -37,6 +37,7 @@ EPSILON, DECAY, RATE = "ε", "weight decay", "learning rate"
 APART = "squared look-up by look-up"
 REPEATED, UNUSED, OF_STEPS = "repeated rows", "rows not looked up", "momentum of"
 """Parts; the last two are open where each step looks up all rows, as of a dense layer, and where the rate stays."""
+OTHER_GRADIENTS = "unknown: the optimiser got other gradients than the loss gave (scaled, or of several batches)"
 SAMPLE = 3000
 """How many of a tensor's numbers are enough to tell formulas apart."""
 CANCELLED = 1e-3
@@ -151,20 +152,15 @@ def _clipped(name: str, record: Record, hints: set[Hint]) -> Iterator[tuple[str,
         if way != NUMBERS and any(step["squares"] for step in record.steps):
             ways[f"{way}{limit:.4g}, taken before the rows are summed"] = way, limit, True
     used = [step["clipped"].get(name, step["gradients"][name]) for step in record.steps]
-    is_known = False
+    fitting = []
     for words, settings in ways.items():
         gradients, squares = zip(*(_clip(step, name, *settings) for step in record.steps), strict=True)
         if not any(step["clipped"] for step in record.steps):
             yield words, gradients, None if any(square is None for square in squares) else squares
         elif all(np.allclose(g, u, 1e-4, 1e-6 * np.abs(u).max()) for g, u in zip(gradients, used, strict=True)):
-            is_known = True
-            yield words, used, None
-    if any(step["clipped"] for step in record.steps) and not is_known:
-        yield (
-            "unknown: the optimiser got other gradients than the loss gave (scaled, or of several batches)",
-            used,
-            None,
-        )
+            fitting.append(words)
+    if any(step["clipped"] for step in record.steps):
+        yield from ((words, used, None) for words in fitting or [OTHER_GRADIENTS])
 
 
 def _clip(step: Step, name: str, way: str, limit: float, apart: bool) -> tuple[Array, Array | None]:
