@@ -181,7 +181,7 @@ def _layers(comparison: Comparison) -> Iterator[Claim]:
         label = label_of(here.name, there.name)
         for (checkpoint, what), find in CONVENTIONS[here.family].items() if here.family == there.family else ():
             how = "by what went into it and came out" + (f"; {NO_SETTING}" if what in WITHOUT_SETTING else "")
-            values, others = (dict.fromkeys(layer.stated_first(find(layer)), how) for layer in (here, there))
+            values, others = (dict.fromkeys(find(layer), how) for layer in (here, there))
             yield checkpoint, what, label, values, others
 
 

@@ -1,6 +1,6 @@
 """What a layer does, from its own input and output: conventions that both programs' layers can be asked for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,11 +42,6 @@ class Layer:
     def family(self) -> str:
         """What its class is called here, without the number of its dimensions; nothing where it has no conventions."""
         return FAMILIES.get(self.settings["kind"].rstrip("123dD"), "")
-
-    def stated_first(self, values: set[str]) -> list[str]:
-        """Of values that fit the one that it says it has, then the others."""
-        stated = [f"{self.settings[name]:g}" for name in ("eps", "epsilon") if name in self.settings]
-        return sorted(values, key=lambda value: (value not in stated, value))
 
     def array(self, side: str) -> Array:
         """Its input or output; a batch norm's as (numbers, channels)."""
@@ -93,8 +88,8 @@ def pair_layers(comparison: Comparison) -> list[tuple[Layer, Layer]]:
     return found
 
 
-def _sources(layer: Layer) -> dict[str, set[str]]:
-    """By which statistics it normalises, each with the ε, usual ones or its own, that fit all numbers.
+def _sources(layer: Layer) -> dict[str, list[str]]:
+    """By which statistics it normalises, each with the ε, its own first or usual ones, that fit all numbers.
 
     output = scale·(input − mean)/√(variance + ε) + shift
     """
@@ -102,19 +97,20 @@ def _sources(layer: Layer) -> dict[str, set[str]]:
     shifted = layer.array("output") - (0 if shift is None else shift)
     allowed = TOLERANCE[layer.record.precision]["output"] * np.abs(shifted).max()
     sources = {}
-    epsilons = {*EPSILONS, *(layer.settings[name] for name in ("eps", "epsilon") if name in layer.settings)}
+    own = [layer.settings[name] for name in ("eps", "epsilon") if name in layer.settings]
     running = layer.weight("mean"), layer.weight("variance")
     for source, (mean, variance) in {"the batch's": layer.of_batch(), "the running ones": running}.items():
         if mean is not None and variance is not None:
             scaled = (layer.array("input") - mean) * (1 if scale is None else scale)
             with np.errstate(all="ignore"):
-                off = {epsilon: np.abs(scaled / np.sqrt(variance + epsilon) - shifted).max() for epsilon in epsilons}
-            sources[source] = {f"{epsilon:g}" for epsilon in epsilons if off[epsilon] <= allowed}
-    return {source: epsilons for source, epsilons in sources.items() if epsilons}
+                off = {e: np.abs(scaled / np.sqrt(variance + e) - shifted).max() for e in (*own, *EPSILONS)}
+            if fitting := [f"{e:g}" for e, most in off.items() if most <= allowed]:
+                sources[source] = fitting
+    return sources
 
 
-def _epsilon(layer: Layer) -> set[str]:
-    return next(iter(_sources(layer).values()), set())
+def _epsilon(layer: Layer) -> list[str]:
+    return next(iter(_sources(layer).values()), [])
 
 
 def _share(layer: Layer, role: str = "mean", factor: float = 1.0) -> set[str]:
@@ -129,11 +125,11 @@ def _share(layer: Layer, role: str = "mean", factor: float = 1.0) -> set[str]:
     return {f"{share:.3g}"} if fits else set()
 
 
-def _variance(layer: Layer) -> set[str]:
+def _variance(layer: Layer) -> list[str]:
     """Which variance the running one takes its share of: the same share as the running mean's."""
     count = len(layer.array("input"))
     factors = {"biased (/n)": 1.0, "unbiased (/(n − 1))": count / max(count - 1, 1)}
-    return {which for which, factor in factors.items() if _share(layer) & _share(layer, "variance", factor)}
+    return [which for which, factor in factors.items() if _share(layer) & _share(layer, "variance", factor)]
 
 
 def _drops(layer: Layer) -> set[str]:
@@ -147,10 +143,10 @@ def _drops(layer: Layer) -> set[str]:
     return {f"on, rate {1 - 1 / scales[0]:.3g}" if scales[0] > 1 + 1e-6 else "off"}
 
 
-CONVENTIONS: dict[str, dict[tuple[str, str], Callable[[Layer], set[str]]]] = {
+CONVENTIONS: dict[str, dict[tuple[str, str], Callable[[Layer], Iterable[str]]]] = {
     "": {},
     "batch norm": {
-        ("output", "batch norm's mean and variance"): lambda layer: {*[*_sources(layer)][:1]},
+        ("output", "batch norm's mean and variance"): lambda layer: [*_sources(layer)][:1],
         ("output", "batch norm's ε"): _epsilon,
         ("after", "share of the batch in batch norm's running mean"): _share,
         ("after", "batch norm's running variance"): _variance,
