@@ -83,7 +83,8 @@ def pair_weights(one: Record, other: Record, mapping: dict[str, str]) -> list[Pa
         if (name in mapping or partner in mapping.values()) and mapping.get(name) != partner:
             orders = []
         if orders:
-            equal = [order for order in orders if _is_same(a, b.transpose(order))]
+            is_told = a.size > 0 and np.ptp(a) > 0  # not all numbers are one
+            equal = [order for order in orders if is_told and np.allclose(a, b.transpose(order), rtol=1e-6, atol=0)]
             axes[i, j] = [*equal, *orders][0]
             (role, place, stem), (other_role, other_place, other_stem) = traits[0][name], traits[1][partner]
             costs[i, j] = (role != other_role) + abs(place - other_place) / max(len(left), len(right))
@@ -153,10 +154,6 @@ def _orders(
     for order in [*crossed, same] if is_crossing else [same, *crossed]:
         if a.ndim == b.ndim and b.transpose(order).shape == a.shape:
             yield order
-
-
-def _is_same(a: Array, b: Array) -> bool:
-    return a.size > 0 and bool(np.ptp(a) > 0 and np.allclose(a, b, rtol=1e-6, atol=0))
 
 
 def _traits(record: Record) -> dict[str, tuple[str, int, str]]:
