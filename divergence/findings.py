@@ -202,11 +202,6 @@ def _changes(comparison: Comparison) -> Iterator[Claim]:
         yield "after", "what changes the weights", pair.label, one, other
 
 
-def both_change_weights(claims: Iterable[Claim]) -> bool:
-    """Whether in both programs something else than the optimiser changes weights."""
-    return any(OUTSIDE in one and OUTSIDE in other for *_, one, other in claims)
-
-
 def _optimizers(comparison: Comparison) -> Iterator[Claim]:
     """The optimisers that no formula is known of, by name; of two with one name their settings."""
     one, other = (record.settings.get("optimizer", {}) for record in comparison.records)

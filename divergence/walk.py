@@ -60,6 +60,7 @@ def walk(comparison: Comparison) -> Walk:
         *find.steps(comparison, mixtures),
     ]
     remarks = [*joined, *find.untold(claims)]
+    both_change_weights = any(find.OUTSIDE in one and find.OUTSIDE in other for *_, one, other in claims)
     rows: list[Row] = []
     weights_differ = False
     for step in comparison.steps:
@@ -79,7 +80,7 @@ def walk(comparison: Comparison) -> Walk:
                 verdict = "agree"
             elif checkpoint == "batch" or (step, checkpoint) == (1, "weights"):
                 verdict = "chance"
-            elif upstream or (checkpoint == "weights" and not find.both_change_weights(claims)):
+            elif upstream or (checkpoint == "weights" and not both_change_weights):
                 verdict = "inherited"
             elif checkpoint == "loss" and joined:
                 verdict = "agree"
@@ -100,8 +101,7 @@ def walk(comparison: Comparison) -> Walk:
             upstream |= bool(differing) or verdict == "own"
         weights_differ |= upstream
     remarks += find.unknown_in_both(claims, mixtures, {row.checkpoint for row in rows if row.differ})
-    order = [*LABELS]
-    findings.sort(key=lambda finding: (finding.step, order.index(finding.checkpoint)))
+    findings.sort(key=lambda finding: (finding.step, [*LABELS].index(finding.checkpoint)))
     shared = set.intersection(*common.values()) if common and len(common) == len(mixtures) else set()
     steps_agree = shared and not any(finding.checkpoint == "after" for finding in findings)
     looks_up = any(record.tables for record in comparison.records)
