@@ -13,16 +13,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from divergence.comparison import NO_SETTING, Comparison, Finding, as_rows, distance, relations
-from divergence.initialisers import (
-    NOTABLE,
-    SIGNIFICANCE,
-    UNLIKELY,
-    find_origins,
-    likely,
-    same_distribution,
-    tell_apart,
-)
+from divergence.comparison import NO_SETTING, Comparison, Finding, distance, relations
+from divergence.initialisers import NOTABLE, UNLIKELY, find_origins, is_telling, likely, same_distribution, tell_apart
 from divergence.layers import CONVENTIONS, pair_layers
 from divergence.losses import PENALTY, complete_losses, count_digits, find_groups
 from divergence.pairing import label_of, list_unpaired
@@ -144,9 +136,8 @@ def _batches(comparison: Comparison) -> Iterator[Claim]:
         if one and other:  # what isn't there isn't compared
             yield "batch", "what it holds", "", {", ".join(one): ""}, {", ".join(other): ""}
         return
-    agree = [
-        part for part, apart in comparison.differences(1, "batch").items() if apart == 0 and _is_telling(one[part])
-    ]
+    apart = comparison.differences(1, "batch")
+    agree = [part for part in apart if apart[part] == 0 and is_telling(one[part])]
     for name, a, b in comparison.named(1, "batch"):
         yield "batch", "examples", name, {str(len(a)): ""}, {str(len(b)): ""}
         if {a.dtype.kind, b.dtype.kind} == {"f", "i"} and name != "target":
@@ -167,12 +158,6 @@ def _batches(comparison: Comparison) -> Iterator[Claim]:
                 known, place = next(relations(a, b, comparison.tolerance("output")), ""), int((a != b).argmax())
                 here, there = ({f"{x.ravel()[place]:.4g} in place {place}": known} for x in (a, b))
                 yield "batch", f"numbers beside an equal {agree[0]}", name, here, there
-
-
-def _is_telling(array: Array) -> bool:
-    """Whether examples drawn anew would hardly give these numbers again in this order."""
-    counts = np.unique(as_rows(array), axis=0, return_counts=True)[1]
-    return bool((counts * np.log(counts / counts.sum())).sum() < np.log(SIGNIFICANCE))
 
 
 def _layers(comparison: Comparison) -> Iterator[Claim]:

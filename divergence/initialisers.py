@@ -113,6 +113,12 @@ def same_distribution(one: Array, other: Array) -> bool:
     return bool(stats.ks_2samp(one.ravel(), other.ravel()).pvalue > SIGNIFICANCE)
 
 
+def is_telling(array: Array) -> bool:
+    """Whether examples drawn anew would hardly give these numbers again in this order."""
+    counts = np.unique(array.reshape(len(array), -1), axis=0, return_counts=True)[1]
+    return bool((counts * np.log(counts / counts.sum())).sum() < np.log(SIGNIFICANCE))
+
+
 def _find_origin(name: str, record: Record) -> dict[str, Fit]:
     """How well each initialiser fits that isn't ruled out; rows of zeros (padding) are left out."""
     array = np.asarray(record.steps[0]["weights"][name], dtype=float)
