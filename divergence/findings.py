@@ -295,9 +295,9 @@ def earlier_parting(comparison: Comparison, claims: Iterable[Claim]) -> Iterator
     pairs = [(here, there) for here, there in pair_layers(comparison) if label_of(here.name, there.name) in own]
     before = [value for kind in ("weights", "batch") for value in comparison.differences(1, kind).values()]
     if pairs and max(before, default=0) <= comparison.tolerance("batch"):
-        one, other = (record.steps[0]["layers"] for record in comparison.records)
-        here, there = min(pairs, key=lambda pair: [*one].index(f"{pair[0].name}:input"))
-        into = sort_rows(one[f"{here.name}:input"]), sort_rows(other[f"{there.name}:input"])
+        ran = [*comparison.one.steps[0]["layers"]]
+        here, there = min(pairs, key=lambda pair: ran.index(f"{pair[0].name}:input"))
+        into = sort_rows(here.raw("input")), sort_rows(there.raw("input"))
         if distance(*into) > comparison.tolerance("output"):
             yield find_parting(comparison, 1, here.name)
 

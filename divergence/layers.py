@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from divergence.comparison import TOLERANCE, Comparison
-from divergence.record import Array, Record
+from divergence.record import Array, Record, Step
 
 FAMILIES = {
     "BatchNorm": "batch norm", "BatchNormalization": "batch norm", "LayerNorm": "layer norm",
@@ -21,17 +21,22 @@ ROLES = {
 EPSILONS = (0, 1e-12, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Layer:
-    """One layer of a record, in its first step."""
+    """One layer of a record, in one of its steps."""
 
     name: str
     record: Record
+    step: Step
 
     @property
     def settings(self) -> dict[str, Any]:
         """As its program recorded them."""
         return {"kind": self.name, "weights": {}} | self.record.layers.get(self.name, {})
+
+    def raw(self, side: str) -> Array:
+        """Its input or output."""
+        return self.step["layers"][f"{self.name}:{side}"]
 
     @property
     def weights(self) -> set[str]:
@@ -44,8 +49,8 @@ class Layer:
         return FAMILIES.get(self.settings["kind"].rstrip("123dD"), "")
 
     def array(self, side: str) -> Array:
-        """Its input or output; a batch norm's as (numbers, channels)."""
-        array = np.asarray(self.record.steps[0]["layers"][f"{self.name}:{side}"], dtype=float)
+        """Likewise, in float64; a batch norm's as (numbers, channels)."""
+        array = np.asarray(self.raw(side), dtype=float)
         channel = 1 if self.record.is_pytorch else array.ndim - 1
         is_batch_norm = self.family == "batch norm"
         return np.moveaxis(array, channel, -1).reshape(-1, array.shape[channel]) if is_batch_norm else array
@@ -53,7 +58,7 @@ class Layer:
     def weight(self, role: str, checkpoint: str = "weights") -> Array | None:
         """One of its weights at a checkpoint, if it has one of that role."""
         names = [name for called, name in self.settings["weights"].items() if called in ROLES[role]]
-        arrays = self.record.steps[0][checkpoint]
+        arrays = self.step[checkpoint]
         return np.asarray(arrays[names[0]], dtype=float) if names and names[0] in arrays else None
 
     def of_batch(self) -> tuple[Array, Array]:
@@ -63,15 +68,15 @@ class Layer:
         return x.mean(axis=axes, keepdims=True), x.var(axis=axes, keepdims=True)
 
 
-def outputs(layers: dict[str, Array]) -> list[str]:
-    """The layers with an input and an output, in their order."""
-    names = [key.removesuffix(":output") for key in layers if key.endswith(":output")]
-    return [name for name in names if f"{name}:input" in layers]
+def find_layers(record: Record, step: Step) -> list[Layer]:
+    """The layers with an input and an output in a step, in their order."""
+    names = [key.removesuffix(":output") for key in step["layers"] if key.endswith(":output")]
+    return [Layer(name, record, step) for name in names if f"{name}:input" in step["layers"]]
 
 
 def pair_layers(comparison: Comparison) -> list[tuple[Layer, Layer]]:
     """Which layer is which: those that own paired weights, then those of one name, then those of a kind, in order."""
-    one, other = ([Layer(n, record) for n in outputs(record.steps[0]["layers"])] for record in comparison.records)
+    one, other = (find_layers(record, record.steps[0]) for record in comparison.records)
     partners = {pair.one: pair.other for pair in comparison.pairs}
     ways: list[Callable[[Layer, Layer], bool]] = [
         lambda here, there: any(partners.get(weight) in there.weights for weight in here.weights),

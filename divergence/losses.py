@@ -13,7 +13,7 @@ import numpy as np
 from scipy.special import expit, log_softmax, softmax
 
 from divergence.comparison import Comparison
-from divergence.layers import outputs
+from divergence.layers import find_layers
 from divergence.record import Array, Record, Step
 
 ROUND_OFF = {"float32": 5e-6, "float64": 1e-10}
@@ -147,11 +147,11 @@ def _errors(output: Array, target: Array, is_squashed: bool | None) -> Iterator[
 
 def _is_squashed(record: Record, step: Step, output: Array) -> bool | None:
     """Whether the output comes from a sigmoid or softmax; None where that can't be told."""
-    last = outputs(step["layers"])[-1:]
-    if not last or not np.array_equal(step["layers"][f"{last[0]}:output"], output):
+    last = find_layers(record, step)[-1:]
+    if not last or not np.array_equal(last[0].raw("output"), output):
         return None
-    layer = record.layers.get(last[0], {})
-    return bool(re.search("sigmoid|softmax", f"{layer.get('kind')} {layer.get('activation')}", re.IGNORECASE))
+    known = last[0].settings
+    return bool(re.search("sigmoid|softmax", f"{known['kind']} {known.get('activation')}", re.IGNORECASE))
 
 
 def _of_numbers(output: Array, target: Array, is_squashed: bool | None) -> Iterator[tuple[str, Array]]:

@@ -1,14 +1,13 @@
 """The layers at which two programs part: the first ones with outputs that the other program has nowhere."""
 
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
 
 from divergence.comparison import FUNCTIONS, Comparison, Finding, as_rows, distance, relations
-from divergence.layers import outputs, pair_layers
+from divergence.layers import Layer, find_layers, pair_layers
 from divergence.pairing import label_of
-from divergence.record import Array, Record
+from divergence.record import Array
 
 TELLING = (
     "eps", "epsilon", "momentum", "p", "rate", "stride", "strides", "padding", "dilation", "activation", "alpha",
@@ -16,7 +15,6 @@ TELLING = (
 )  # fmt: skip
 """The settings to show of a layer."""
 ACTIVATIONS = [function for name, function in FUNCTIONS.items() if name != "zero"]
-ENDS = "input", "output"
 
 
 def find_parting(comparison: Comparison, step: int, last: str | None = None) -> Finding:
@@ -25,60 +23,57 @@ def find_parting(comparison: Comparison, step: int, last: str | None = None) -> 
     Outputs are looked for with each example's numbers sorted, so that channels may be first or last, and an activation
     may be a layer, a function or part of the layer before.
     """
-    tolerance, records = comparison.tolerance("output"), comparison.records
-    layers = [record.steps[step - 1]["layers"] for record in records]
-    numbers = [{name: sort_rows(array) for name, array in of.items()} for of in layers]
+    tolerance, steps = comparison.tolerance("output"), [record.steps[step - 1] for record in comparison.records]
+    numbers = [[sort_rows(array) for array in of["layers"].values()] for of in steps]
 
     def is_in(side: int, array: Array) -> bool:
-        return any(distance(array, known) <= tolerance for known in numbers[side].values())
+        return any(distance(array, known) <= tolerance for known in numbers[side])
 
-    def is_known(side: int, name: str) -> bool:
+    def is_known(side: int, layer: Layer) -> bool:
         """Whether the other program has a layer's output, or fuses the layer with an activation that follows here."""
-        own = numbers[side][f"{name}:output"]
+        own = sort_rows(layer.raw("output"))
         activated = (f(own) for f in ACTIVATIONS)
         return is_in(1 - side, own) or any(is_in(side, array) and is_in(1 - side, array) for array in activated)
 
-    names = [outputs(of) for of in layers]
-    names[0] = names[0][: names[0].index(last) + 1 if last else None]
-    alone = [[name for name in names[side] if not is_known(side, name)] for side in (0, 1)]
-    equal = [name for name in names[0] if name not in alone[0]]
-    if pair := _find_pair(comparison, step, alone):
-        what = f"layer {label_of(*pair)}"
-        into, compared = ([of[f"{name}:{end}"] for name, of in zip(pair, layers, strict=True)] for end in ENDS)
-        shown = [
-            _settings(name, r) + _activation(name, r, of) for name, r, of in zip(pair, records, names, strict=True)
-        ]
-        made = [_make(name, of, record) for name, of, record in zip(pair, layers, records, strict=True)]
+    ran = [find_layers(*both) for both in zip(comparison.records, steps, strict=True)]
+    if last:
+        del ran[0][[layer.name for layer in ran[0]].index(last) + 1 :]
+    alone = [[layer for layer in ran[side] if not is_known(side, layer)] for side in (0, 1)]
+    equal = [layer for layer in ran[0] if layer not in alone[0]]
+    if pair := _find_pair(comparison, alone):
+        what = f"layer {label_of(pair[0].name, pair[1].name)}"
+        into, compared = ([layer.raw(end) for layer in pair] for end in ("input", "output"))
+        shown = [_settings(layer) + _activation(layer, of) for layer, of in zip(pair, ran, strict=True)]
+        made = [_make(layer) for layer in pair]
         if shown[0] == shown[1] and made[0] != made[1]:
             shown = [f"{said}, {how}" for said, how in zip(shown, made, strict=True)]
-        equal = [name for name in equal if names[0].index(name) < names[0].index(pair[0])]
+        equal = [layer for layer in ran[0][: ran[0].index(pair[0])] if layer in equal]
         apart = distance(sort_rows(into[0]), sort_rows(into[1]))
         if tolerance < apart < np.inf:
-            what, compared = f"what goes into {what} differs{f' (after {equal[-1]})' if equal else ''}", into
-            shown = [_list(of[: of.index(name)], r) for of, name, r in zip(alone, pair, records, strict=True)]
+            what, compared = f"what goes into {what} differs{f' (after {equal[-1].name})' if equal else ''}", into
+            shown = [_list(of[: of.index(layer)]) for of, layer in zip(alone, pair, strict=True)]
         elif apart == np.inf:  # as where one program pads in a layer and the other before it
             what += ", or what goes into it"
         elif distance(into[0], into[1]) > tolerance:
             what, compared = f"what goes into {what}: flattened or joined in another order", into
     else:
-        what, shown = "layers that the other program has no like of", list(map(_list, alone, records))
-        if not all(names):
+        what, shown = "layers that the other program has no like of", [*map(_list, alone)]
+        if not all(ran):
             what, shown = "the outputs; not both programs' layers were recorded", ["–", "–"]
         elif not any(alone):
             what, shown = "what is done between the layers, whose outputs are equal, or after them", ["–", "–"]
-        compared = [next(iter(record.steps[step - 1]["output"].values())) for record in records]
-    evidence = [f"equal outputs: {', '.join(equal[-3:])}"] if equal else []
+        compared = [next(iter(of["output"].values())) for of in steps]
+    evidence = [f"equal outputs: {', '.join(layer.name for layer in equal[-3:])}"] if equal else []
     evidence += [*relations(compared[0], compared[1], tolerance)][:1]
     return Finding(step, "output", what, shown[0], shown[1], evidence)
 
 
-def _find_pair(comparison: Comparison, step: int, alone: Sequence[list[str]]) -> tuple[str, str] | None:
+def _find_pair(comparison: Comparison, alone: Sequence[list[Layer]]) -> tuple[Layer, Layer] | None:
     """Of layers whose outputs the other program lacks, the first known as the same, else with outputs of one size."""
-    one, other = (record.steps[step - 1]["layers"] for record in comparison.records)
     known = {(here.name, there.name) for here, there in pair_layers(comparison)}
-    pairs = [*itertools.product(*alone)]
-    alike = [(here, there) for here, there in pairs if one[f"{here}:output"].size == other[f"{there}:output"].size]
-    return next(iter([pair for pair in pairs if pair in known] + alike), None)
+    pairs = [(here, there) for here in alone[0] for there in alone[1]]
+    alike = [(here, there) for here, there in pairs if here.raw("output").size == there.raw("output").size]
+    return next(iter([(here, there) for here, there in pairs if (here.name, there.name) in known] + alike), None)
 
 
 def sort_rows(array: Array) -> Array:
@@ -86,24 +81,23 @@ def sort_rows(array: Array) -> Array:
     return np.sort(as_rows(array), axis=1)
 
 
-def _settings(name: str, record: Record) -> str:
+def _settings(layer: Layer) -> str:
     """A layer's kind and its settings."""
-    layer = record.layers.get(name, {})
-    return ", ".join([layer.get("kind", name), *(f"{key} {layer[key]}" for key in TELLING if key in layer)])
+    known = layer.settings
+    return ", ".join([known["kind"], *(f"{key} {known[key]}" for key in TELLING if key in known)])
 
 
-def _activation(name: str, record: Record, names: list[str]) -> str:
+def _activation(layer: Layer, ran: list[Layer]) -> str:
     """The layer without weights that follows a layer: the other program may have it in the layer itself."""
-    following = names[names.index(name) + 1 :][:1]
-    is_plain = following and not record.layers.get(following[0], {"weights": "unknown"})["weights"]
-    return f", then {_settings(following[0], record)}" if is_plain else ""
+    following = ran[ran.index(layer) + 1 :][:1]
+    is_plain = following and following[0].name in layer.record.layers and not following[0].weights
+    return f", then {_settings(following[0])}" if is_plain else ""
 
 
-def _make(name: str, layers: dict[str, Array], record: Record) -> str:
+def _make(layer: Layer) -> str:
     """What else two layers of one kind and the same settings may differ in: their weights, and the precision."""
-    weights = " and ".join(record.layers.get(name, {}).get("weights", {})) or "no weights"
-    return f"with {weights}, in {layers[f'{name}:output'].dtype}"
+    return f"with {' and '.join(layer.settings['weights']) or 'no weights'}, in {layer.raw('output').dtype}"
 
 
-def _list(names: list[str], record: Record) -> str:
-    return "; ".join(f"{name}: {_settings(name, record)}" for name in names[:3]) or "no layer of its own"
+def _list(layers: list[Layer]) -> str:
+    return "; ".join(f"{layer.name}: {_settings(layer)}" for layer in layers[:3]) or "no layer of its own"
