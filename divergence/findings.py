@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from divergence import steps
 from divergence.comparison import NO_SETTING, Comparison, Finding, distance, relations
 from divergence.initialisers import NOTABLE, UNLIKELY, find_origins, is_telling, likely, same_distribution, tell_apart
 from divergence.layers import CONVENTIONS, pair_layers
@@ -20,30 +21,17 @@ from divergence.losses import PENALTY, complete_losses, count_digits, find_group
 from divergence.pairing import label_of, list_unpaired
 from divergence.parting import find_parting, sort_rows
 from divergence.record import Array, Record, Step
-from divergence.steps import (
-    APART,
-    DECAY,
-    EPSILON,
-    NAMED,
-    OF_STEPS,
-    RATE,
-    REPEATED,
-    Mixture,
-    differing_parts,
-    explain_steps,
-    find_hints,
-)
 
 Claim: TypeAlias = tuple[str, str, str, dict[str, str], dict[str, str]]
 """A checkpoint, what is claimed there and of which weight or layer, and for each program the conventions that explain
 its numbers, each with what speaks for it."""
-Mixtures: TypeAlias = dict[str, tuple[set[Mixture], set[Mixture]]]
+Mixtures: TypeAlias = dict[str, tuple[set[steps.Mixture], set[steps.Mixture]]]
 """The mixtures that explain each pair of weights' steps, in the one program and in the other."""
 
 OWN_FORM = re.compile(r"entropy(?!.*(a second|are expected))")
 """Losses that may have been given what they take."""
 UNTOLD = "that can't be told from"
-WITHOUT_SETTING = {"batch norm's running variance", "βᵗ", REPEATED, OF_STEPS}
+WITHOUT_SETTING = {"batch norm's running variance", "βᵗ", steps.REPEATED, steps.OF_STEPS}
 STATED = "; where several ε fit, the one that the program states"
 FROM_EQUAL = "only from equal weights and batches would a difference show"
 OUTSIDE = "something else, after its step"
@@ -191,13 +179,13 @@ def _optimizers(comparison: Comparison) -> Iterator[Claim]:
     """The optimisers that no formula is known of, by name; of two with one name their settings."""
     one, other = (record.settings.get("optimizer", {}) for record in comparison.records)
     names = one.get("name", ""), other.get("name", "")
-    if all(names) and not {*names} & {*NAMED}:
+    if all(names) and not {*names} & {*steps.NAMED}:
         if names[0].casefold() != names[1].casefold():  # Keras's Nadam is PyTorch's NAdam
             yield "after", "the optimiser", "", {names[0]: ""}, {names[1]: ""}
         else:
             rates = [dict.fromkeys(f"{rate:.7g}" for rate in record.rates_of("")) for record in comparison.records]
             here, there = ({", ".join(of): ""} if of else {} for of in rates)
-            yield "after", RATE, "", here, there
+            yield "after", steps.RATE, "", here, there
             one, other = ({SPELLED.get(key, key): value or 0 for key, value in of.items()} for of in (one, other))
             for setting in sorted((one.keys() & other.keys()) - {"name", "lr", "learning_rate"}):
                 yield "after", f"the setting {setting}", "", {str(one[setting]): ""}, {str(other[setting]): ""}
@@ -216,8 +204,8 @@ def unknown_in_both(claims: Iterable[Claim], mixtures: Mixtures, differing: set[
 
 def explain_both(comparison: Comparison) -> Mixtures:
     """The mixtures that explain the steps of each pair of weights whose steps both programs recorded."""
-    hints = set().union(*map(find_hints, comparison.records))
-    one, other = (explain_steps(record, hints) for record in comparison.records)
+    hints = set().union(*map(steps.find_hints, comparison.records))
+    one, other = (steps.explain_steps(record, hints) for record in comparison.records)
     learned = {**comparison.one.steps[0]["gradients"], **comparison.other.steps[0]["gradients"]}
     pairs = [pair for pair in comparison.pairs if pair.one in learned or pair.other in learned]
     return {pair.label: (one[pair.one], other[pair.other]) for pair in pairs if pair.one in one and pair.other in other}
@@ -234,16 +222,18 @@ def join_penalty(
     parts = [{part for both in mixtures.values() for part in itertools.chain(*both[side])} for side in (0, 1)]
     for side, where in enumerate(("here", "there")):
         found = [match for name in losses[side] if (match := PENALTY.fullmatch(name)) and match[1] in losses[1 - side]]
-        decays = any(part == DECAY and words.startswith("coupled") for part, words in parts[1 - side])
+        decays = any(part == steps.DECAY and words.startswith("coupled") for part, words in parts[1 - side])
         if found and decays and ("clipping", "none") in parts[side]:
             groups = find_groups(comparison, side)
             widest = min(found, key=lambda match: (count_digits(float(match[2])), -len(groups[match[3]])))
             size, group = float(widest[2]), groups[widest[3]]
-            decay = DECAY, f"coupled: {2 * size:.9g}·w joins the gradient"
+            decay = steps.DECAY, f"coupled: {2 * size:.9g}·w joins the gradient"
             for pair in comparison.pairs:
                 if pair.label in mixtures and (pair.one, pair.other)[side] in group:
                     both = [*mixtures[pair.label]]
-                    both[side] = {tuple(decay if part == (DECAY, "none") else part for part in m) for m in both[side]}
+                    both[side] = {
+                        tuple(decay if part == (steps.DECAY, "none") else part for part in m) for m in both[side]
+                    }
                     mixtures = mixtures | {pair.label: (both[0], both[1])}
             remark = f"{size:g}·Σw² in the loss {where} counts as {2 * size:g}·w that joins the gradient"
             claims = [claim for claim in claims if claim[0] != "loss"]
@@ -251,14 +241,14 @@ def join_penalty(
     return claims, mixtures, []
 
 
-def steps(comparison: Comparison, mixtures: Mixtures) -> Iterator[Finding]:
+def stepping(comparison: Comparison, mixtures: Mixtures) -> Iterator[Finding]:
     """Optimisers that take weights and gradients to the next weights by different formulas."""
     by_step = [comparison.differences(step, "after") for step in comparison.steps]
     differences = {label: max(of.get(label, np.inf) for of in by_step) for label in mixtures}
     groups: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for label, (one, other) in mixtures.items():
         if one and other and not one & other:
-            for difference in differing_parts(one, other, comparison.records):
+            for difference in steps.differing_parts(one, other, comparison.records):
                 groups[difference].append(label)
         elif (
             bool(one) != bool(other)
@@ -271,9 +261,9 @@ def steps(comparison: Comparison, mixtures: Mixtures) -> Iterator[Finding]:
         yield from disagreements(_optimizers(comparison))
     by = f"by {len(comparison.steps)} steps of weights and gradients, each program's own, in {comparison.precision}"
     for (part, here, there), labels in sorted(groups.items(), key=lambda group: group[0][0] == "the formula"):
-        is_place = part == EPSILON and here.split()[0] == there.split()[0]
+        is_place = part == steps.EPSILON and here.split()[0] == there.split()[0]
         is_rounding = _in_float32(here) == _in_float32(there)  # Keras on TensorFlow casts its settings so
-        lines = [by + STATED * (part == EPSILON)]
+        lines = [by + STATED * (part == steps.EPSILON)]
         lines += [NO_SETTING] * (part in WITHOUT_SETTING or is_place or is_rounding)
         names = labels if len(labels) < max(2, len(mixtures)) else ["all weights"]
         yield Finding(1, "after", _of(part, names), here, there, lines)
@@ -283,10 +273,10 @@ def _in_float32(words: str) -> str:
     return re.sub(r"\d+\.\d+(e-\d+)?", lambda number: f"{np.float32(number[0]):.7g}", words)
 
 
-def _only_one_keeps_look_ups(comparison: Comparison, mixtures: set[Mixture]) -> bool:
+def _only_one_keeps_look_ups(comparison: Comparison, mixtures: set[steps.Mixture]) -> bool:
     """Whether only look-up by look-up explains the one program's steps, and the other's record has no look-ups."""
     are_kept = all(record.steps[0]["squares"] for record in comparison.records)
-    return not are_kept and all(dict(mixture).get(REPEATED) == APART for mixture in mixtures)
+    return not are_kept and all(dict(mixture).get(steps.REPEATED) == steps.APART for mixture in mixtures)
 
 
 def earlier_parting(comparison: Comparison, claims: Iterable[Claim]) -> Iterator[Finding]:

@@ -57,7 +57,7 @@ def walk(comparison: Comparison) -> Walk:
         *find.unpaired_weights(comparison),
         *find.earlier_parting(comparison, claims),
         *find.disagreements(claims),
-        *find.steps(comparison, mixtures),
+        *find.stepping(comparison, mixtures),
     ]
     remarks = [*joined, *find.untold(claims)]
     both_change_weights = any(find.OUTSIDE in one and find.OUTSIDE in other for *_, one, other in claims)
