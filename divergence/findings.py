@@ -35,8 +35,6 @@ WITHOUT_SETTING = {"batch norm's running variance", "βᵗ", steps.REPEATED, ste
 STATED = "; where several ε fit, the one that the program states"
 FROM_EQUAL = "only from equal weights and batches would a difference show"
 OUTSIDE = "something else, after its step"
-SPELLED = {"eps": "epsilon"}
-"""PyTorch's names of settings that Keras has by another."""
 NEAR = 0.05
 """How far, of the largest number, gradients may be apart in float32 for a ReLU's corner."""
 
@@ -177,7 +175,7 @@ def _changes(comparison: Comparison) -> Iterator[Claim]:
 
 def _optimizers(comparison: Comparison) -> Iterator[Claim]:
     """The optimisers that no formula is known of, by name; of two with one name their settings."""
-    one, other = (record.settings.get("optimizer", {}) for record in comparison.records)
+    one, other = (record.optimizer_of() for record in comparison.records)
     names = one.get("name", ""), other.get("name", "")
     if all(names) and not {*names} & {*steps.NAMED}:
         if names[0].casefold() != names[1].casefold():  # Keras's Nadam is PyTorch's NAdam
@@ -186,7 +184,6 @@ def _optimizers(comparison: Comparison) -> Iterator[Claim]:
             rates = [dict.fromkeys(f"{rate:.7g}" for rate in record.rates_of("")) for record in comparison.records]
             here, there = ({", ".join(of): ""} if of else {} for of in rates)
             yield "after", steps.RATE, "", here, there
-            one, other = ({SPELLED.get(key, key): value or 0 for key, value in of.items()} for of in (one, other))
             for setting in sorted((one.keys() & other.keys()) - {"name", "lr", "learning_rate"}):
                 yield "after", f"the setting {setting}", "", {str(one[setting]): ""}, {str(other[setting]): ""}
 

@@ -62,9 +62,11 @@ class Record:
         """Each layer's `kind`, its settings, and its `weights`: their full names by their role."""
         return self.settings.get("layers", {})  # type: ignore[no-any-return]
 
-    def optimizer_of(self, weight: str) -> dict[str, Any]:
-        """The optimiser's settings for a weight, which may be of a group with some of its own."""
-        return self.settings.get("optimizer", {}) | self.settings.get("groups", {}).get(weight, {})  # type: ignore[no-any-return]
+    def optimizer_of(self, weight: str = "") -> dict[str, Any]:
+        """The optimiser's settings, of a weight's own group where it has one, by Keras's names; nothing is 0."""
+        settings = self.settings.get("optimizer", {}) | self.settings.get("groups", {}).get(weight, {})
+        settings |= dict(zip(("beta_1", "beta_2"), settings.pop("betas", []), strict=False))
+        return {"epsilon" if name == "eps" else name: value or 0 for name, value in settings.items()}
 
     def rates_of(self, weight: str) -> list[float]:
         """The learning rate for a weight in each step; none where they weren't recorded."""

@@ -27,13 +27,13 @@ Words: TypeAlias = dict[str, dict[str, Any]]
 Options: TypeAlias = dict[str, Words]
 """The choices for each part of a step."""
 
+EPSILON, DECAY, RATE = "ε", "weight decay", "learning rate"
 EACH, ALL, NUMBERS = "each tensor to norm ", "all together to norm ", "each number to ±"
-CLIPPINGS = {"clipnorm": EACH, "global_clipnorm": ALL, "clipvalue": NUMBERS}
+HINTS = {"clipnorm": EACH, "global_clipnorm": ALL, "clipvalue": NUMBERS, "epsilon": EPSILON}
 """By Keras's names."""
 NOT_TRAINED: Mixture = (("optimiser", "none (not trained)"),)
 NAMED = "SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "SparseAdam"
 """The frameworks' optimisers that have a formula here."""
-EPSILON, DECAY, RATE = "ε", "weight decay", "learning rate"
 APART = "squared look-up by look-up"
 REPEATED, UNUSED, OF_STEPS = "repeated rows", "rows not looked up", "momentum of"
 """Parts; the last two are open where each step looks up all rows, as of a dense layer, and where the rate stays."""
@@ -75,9 +75,8 @@ def _is_rounding(name: str, gradients: dict[str, Array], precision: str) -> bool
 
 def find_hints(record: Record) -> set[Hint]:
     """The clippings and the ε that the record's settings, or its clipped gradients, speak of."""
-    settings = record.settings.get("optimizer", {})
-    ways = CLIPPINGS | {"eps": EPSILON, "epsilon": EPSILON}
-    found = {(way, float(settings[name])) for name, way in ways.items() if settings.get(name)}
+    settings = record.optimizer_of()
+    found = {(way, float(settings[name])) for name, way in HINTS.items() if settings.get(name)}
     for step in record.steps:
         if any(
             not np.array_equal(array, step["gradients"].get(name, array)) for name, array in step["clipped"].items()
@@ -180,18 +179,17 @@ def _mixtures(
 ) -> Iterator[tuple[Mixture, partial[list[Array]]]]:
     """Each optimiser with each mixture of its options: in words, and as a function of gradients, rates and weights."""
     settings = record.optimizer_of(name)
-    settings = settings | dict(zip(("beta_1", "beta_2"), settings.get("betas", []), strict=False))
 
     def numbers(names: str, *usual: float, cast: bool = False) -> list[float]:
         """What the record says, or the usual values; `cast`: also what Keras on TensorFlow makes of them in float64."""
-        values = [float(settings[name] or 0) for name in names.split() if name in settings][:1] or [*usual]
+        values = [float(settings[name]) for name in names.split() if name in settings][:1] or [*usual]
         rounded = [float(np.float32(value)) for value in values] if cast and record.precision == "float64" else []
         return [*dict.fromkeys(values + rounded)]
 
     momenta = numbers("momentum", 0.0, 0.9, cast=True)
     stated = {size for what, size in hints if what == EPSILON}  # by either program: one that steps can't tell is shared
     epsilons = {*(stated or {1e-10}), 1e-8, 1e-7}  # a subclass may have another than it says
-    if not settings.keys() & {"eps", "epsilon"}:
+    if "epsilon" not in settings:
         epsilons |= {1e-6, 1e-5}
     decay: Options = {DECAY: {"none": {}}}
     for size in numbers("weight_decay", 0.1, 0.01, 1e-3, 5e-4, 1e-4, 1e-5, cast=True):
@@ -241,8 +239,7 @@ def differing_parts(
 
     Where several values of ε explain the steps, it is the one that the program's own settings have.
     """
-    settings = [record.settings.get("optimizer", {}) for record in records]
-    stated = [of.get("eps", of.get("epsilon")) for of in settings]
+    stated = [record.optimizer_of().get("epsilon") for record in records]
     usual = ["after" if record.is_pytorch else "before" for record in records]
 
     def rank(parts: list[tuple[str, str, str]]) -> tuple[Any, ...]:
