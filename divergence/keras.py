@@ -122,10 +122,9 @@ class _Watch:
         for variable in _variables(self.model):
             self.recorder.add(checkpoint, variable.path, _to_numpy(values.get(id(variable), variable)))
         rate, count = optimizer._learning_rate, optimizer.iterations
-        if checkpoint == "weights" and isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
-            self._add("learning_rate", "learning_rate", rate(values.get(id(count), count)))
-        elif checkpoint == "weights":
-            self._add("learning_rate", "learning_rate", values.get(id(rate), rate))
+        if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+            rate = rate(values.get(id(count), count))
+        self._add("learning_rate", "learning_rate", values.get(id(rate), rate))  # the one before the step counts
 
     def _call(self, name: str, own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         output = own(*args, **kwargs)

@@ -158,13 +158,9 @@ class Recorder:
 
 def keep_plain(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that JSON holds: numbers, words, nothing, and lists of them."""
-    listed = {key: [*value] if isinstance(value, tuple) else value for key, value in settings.items()}
     plain = int, float, str, type(None)
-    return {
-        key: value
-        for key, value in listed.items()
-        if all(isinstance(part, plain) for part in (value if isinstance(value, list) else [value]))
-    }
+    parts = {key: value if isinstance(value, (list, tuple)) else [value] for key, value in settings.items()}
+    return {key: value for key, value in settings.items() if all(isinstance(part, plain) for part in parts[key])}
 
 
 def read_record(path: Path) -> Record:
