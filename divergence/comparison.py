@@ -49,6 +49,9 @@ class Finding:
         """Whether either program can do as the other does."""
         return not any(NO_SETTING in line for line in self.evidence)
 
+    def __str__(self) -> str:
+        return f"step {self.step}, {LABELS[self.checkpoint]}: {self.what}: {self.one} | {self.other}"
+
 
 @dataclass(frozen=True)
 class Comparison:

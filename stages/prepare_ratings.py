@@ -168,9 +168,8 @@ def find_oddities(prepared: Prepared) -> list[str]:
         if pa.types.is_string(ids.type):
             known = dict.fromkeys(ids.to_pylist())
             names = [name for name in known if not _is_plain(name)]
-            twice = [
-                name[:-2] for name in names if name.endswith(".0") and name[:-2] in known
-            ]  # of pandas beside a gap
+            # pandas writes 7 as 7.0 where another row has no id
+            twice = [name[:-2] for name in names if name.endswith(".0") and name[:-2] in known]
             examples = ", ".join(shorten(repr(name)) for name in names[:3])
             oddities.append(
                 f"{len(names):,} of {len(ids):,} {kind} ids are no plain numbers ({examples}): all are taken for names"

@@ -98,10 +98,11 @@ def recognise(path: Path, encoding: str) -> tuple[str, str]:
         raise StageError(f"{path} is {kind}{ADVICE}")
     if head.startswith(b"PAR1") and (BINARY.search(head) or b"\n" not in head):
         return "Parquet", encoding
-    found = json.detect_encoding(head)
-    if "\n".encode(encoding) == b"\n" and found in ("utf-16", "utf-32"):  # by its mark
-        encoding = found
-    elif "\n".encode(encoding) == b"\n" and head.count(b"\0") > len(head) // 8:
+    marked = json.detect_encoding(head)
+    is_set = "\n".encode(encoding) != b"\n"  # to one with several bytes a character
+    if not is_set and marked in ("utf-16", "utf-32"):
+        encoding = marked
+    elif not is_set and head.count(b"\0") > len(head) // 8:
         wide = "utf-16-be" if head[::2].count(0) > head[1::2].count(0) else "utf-16-le"
         raise StageError(f"{path} holds NUL bytes; if it is text in UTF-16, set prepare.encoding: {wide}")
     text = head.decode(encoding, "ignore").lstrip("\ufeff \t\r\n")

@@ -101,6 +101,8 @@ def _read(settings: Prepare, path: Path) -> tuple[Check, Ratings]:
 def _explain(path: Path, error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{path}: {error.strerror} (see prepare.ratings in params.yaml)"
+    if isinstance(error, UnicodeDecodeError) and error.encoding == "utf-8":
+        return f"{path} is {NOT_UTF_8}"
     damage = "isn't in prepare.encoding" if isinstance(error, UnicodeError) else "is cut off or damaged"
     return f"{path} {damage}: {shorten(' '.join(str(error).split()), 200)}"
 
