@@ -18,7 +18,10 @@ from divergence.record import RecordError
 from divergence.walk import Walk, walk
 
 CHECKLIST = "docs/why-the-curves-differ.md#checklist"
-FURTHER = "To compare further, start both from one record's weights (start_from) and give both the same batches."
+FURTHER = (
+    "What layers compute, such as an activation, shows only from equal weights and batches: to compare it, start both "
+    "from one record's weights (start_from) and give both the same batches."
+)
 WIDTH = 80
 EVIDENCE = 6
 """How many pieces of evidence to show of one difference."""

@@ -292,6 +292,9 @@ REFUSED: dict[str, tuple[str | bytes, dict[str, Any], list[str]]] = {
     "an object of a JSON array": (
         json.dumps([{"user_id": 1, "book_id": 1, "rating": rating} for rating in (1, 9)]), {}, ["'9' (object 2)"]
     ),
+    "a JSON array in Latin-1": (
+        '[{"user_id": "Jörg", "book_id": 1, "rating": 1}]'.encode("latin-1"), {}, ["prepare.encoding: latin-1 would"]
+    ),
     "nothing but left out": (
         HEAD + "1,2,0\n", {"not_rated": [0]}, ["no ratings; left out: 1 not rated"]
     ),
