@@ -94,14 +94,14 @@ class TorchTrainer:
         """Train on each batch once; the mean of the examples' losses as they were then."""
         batches = self.make_batches(rows, self.batch_size)
         self.model.train()
-        losses = batches[0][2].new_empty(len(batches))  # read once: `.item()` at each step would wait for a GPU
-        for step, (books, users, stars) in enumerate(tqdm(batches, f"epoch {epoch}", leave=False, disable=None)):
+        losses = []  # read after the last step: `.item()` at each one would wait for a GPU
+        for books, users, stars in tqdm(batches, f"epoch {epoch}", leave=False, disable=None):
             self.optimizer.zero_grad()
             loss = mse_loss(self.model(books, users), stars)
             loss.backward()
             self.optimizer.step()
-            losses[step] = loss.detach()
-        return average_batches(losses.numpy(force=True), [len(stars) for _, _, stars in batches], epoch)
+            losses.append(loss.detach())
+        return average_batches(torch.stack(losses).numpy(force=True), [len(stars) for _, _, stars in batches], epoch)
 
     @torch.no_grad()
     def evaluate(self, rows: Ratings) -> float:
