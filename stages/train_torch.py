@@ -113,8 +113,9 @@ class TorchTrainer:
 
     def make_batches(self, rows: Ratings, size: int) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Batches of books, users and stars, each (batch,), on the device that trains: all rows fit there at once."""
-        books, users = (torch.tensor(column, device=self.device).long() for column in (rows.books, rows.users))
-        stars = torch.tensor(rows.stars, device=self.device).to(self.model.book_embedding.weight.dtype)
+        books = torch.tensor(rows.books, dtype=torch.long, device=self.device)
+        users = torch.tensor(rows.users, dtype=torch.long, device=self.device)
+        stars = torch.tensor(rows.stars, dtype=self.model.book_embedding.weight.dtype, device=self.device)
         return list(zip(books.split(size), users.split(size), stars.split(size), strict=True))
 
     def get_weights(self) -> Weights:
