@@ -1,1 +1,1 @@
-"""What the two trainers share: batches, the loss curve, and the conventions of either framework."""
+"""What the two trainers share: `fit`, the loss curve, and the conventions of either framework."""

@@ -84,13 +84,14 @@ def diverged(epoch: int, what: str) -> StageError:
 
 def write_curve(path: Path, curve: LossCurve, test_loss: float) -> None:
     """Write the best epoch's losses (DVC's metrics) and the curve (DVC's plot)."""
-    headline = {
+    content = {
         "best_epoch": curve.best.epoch,
         "train_loss": curve.best.train_loss,
         "val_loss": curve.best.val_loss,
         "test_loss": test_loss,
+        "curve": curve.to_json(),
     }
-    write_json(path, {**headline, "curve": curve.to_json()})
+    write_json(path, content)
 
 
 def read_curve(path: Path) -> LossCurve:
