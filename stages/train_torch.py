@@ -140,9 +140,8 @@ class TorchTrainer:
 
     def save(self) -> bytes:
         """The weights by name, as safetensors."""
-        return safetensors.torch.save(
-            {name: weight.contiguous().clone() for name, weight in self.model.state_dict().items()}
-        )
+        weights = {name: weight.contiguous().clone() for name, weight in self.model.state_dict().items()}
+        return safetensors.torch.save(weights)  # which refuses views, as the fast engine's weights are
 
 
 def main(params: Params, train: Path, validation: Path, test: Path, weights: Path, losses: Path) -> None:
