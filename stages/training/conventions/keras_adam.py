@@ -47,9 +47,12 @@ class AdamByConventions(keras.optimizers.Adam):
 
     def _power(self, beta: float, dtype: Any) -> Any:
         """βᵗ, in float64 or, as in Keras on TensorFlow, of β rounded to float32 and in the variable's precision."""
-        rounded = np.float64(np.float32(beta)) if self.conventions.betas == "keras" else np.float64(beta)
-        working = dtype if self.conventions.betas == "keras" else "float64"
-        return ops.power(ops.cast(ops.convert_to_tensor(rounded), working), ops.cast(self.iterations + 1, working))
+        if self.conventions.betas == "keras":
+            beta = float(np.float32(beta))
+        else:
+            dtype = "float64"
+        base = ops.cast(ops.convert_to_tensor(np.float64(beta)), dtype)
+        return ops.power(base, ops.cast(self.iterations + 1, dtype))
 
 
 def choose_embedding(conventions: AdamConventions) -> type[keras.layers.Embedding]:
