@@ -33,6 +33,7 @@ def draw_initial_weights(params: Params, user_count: int, book_count: int) -> In
     model, conventions, shapes = params.model, params.conventions, params.model.layer_shapes
     streams = np.random.SeedSequence(params.train.seed).spawn(2 + 2 * len(shapes))
     of_books, of_users, *of_layers = map(np.random.default_rng, streams)
+    of_kernels, of_biases = of_layers[: len(shapes)], of_layers[len(shapes) :]
 
     def draw_embedding(random: np.random.Generator, rows: int) -> Array | None:
         if conventions.embedding_init == "native":
@@ -52,8 +53,8 @@ def draw_initial_weights(params: Params, user_count: int, book_count: int) -> In
         limit = np.sqrt(1 / fan_in) if conventions.bias_init == "torch" else 0.0
         return random.uniform(-limit, limit, fan_out).astype(params.train.precision)
 
-    kernels = [draw_kernel(random, *shape) for random, shape in zip(of_layers, shapes, strict=False)]
-    biases = [draw_bias(random, *shape) for random, shape in zip(of_layers[len(shapes) :], shapes, strict=True)]
+    kernels = [draw_kernel(random, *shape) for random, shape in zip(of_kernels, shapes, strict=True)]
+    biases = [draw_bias(random, *shape) for random, shape in zip(of_biases, shapes, strict=True)]
     return InitialWeights(
         book_embedding=draw_embedding(of_books, book_count),
         user_embedding=draw_embedding(of_users, user_count),
