@@ -16,6 +16,8 @@ from stages.program.process import run_stage
 from stages.ratings.table import Ratings, count_groups, read_ratings, write_parts
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
+HELD_OUT = {"validation": VALIDATION, "test": TEST}
+"""By the names of their settings."""
 
 
 @dataclass(frozen=True)
@@ -68,17 +70,17 @@ def assign_parts(table: Pieces, settings: Split, engine: Engine = HERE) -> tuple
     shuffled = np.arange(count, dtype=np.int32 if count < 2**31 else np.int64)
     np.random.default_rng(settings.seed).shuffle(shuffled)
     validation_rows, test_rows = round(count * settings.validation), round(count * settings.test)
-    part = np.zeros(count, np.int8)
-    part[shuffled[:validation_rows]] = VALIDATION
-    part[shuffled[validation_rows : validation_rows + test_rows]] = TEST
-
     held_out = shuffled[: validation_rows + test_rows]
+    part = np.full(count, TRAIN, np.int8)
+    part[held_out[:validation_rows]] = VALIDATION
+    part[held_out[validation_rows:]] = TEST
+
     for column, id_count in (("users", table.user_count), ("books", table.book_count)):
         rows, ids = find_untrained(table, column, id_count, part, engine)
         in_order = held_out[np.isin(held_out, rows)]
         _, first = np.unique(ids[np.searchsorted(rows, in_order)], return_index=True)
         part[in_order[first]] = TRAIN
-    for value, name in ((VALIDATION, "validation"), (TEST, "test")):
+    for name, value in HELD_OUT.items():
         if not (part == value).any():
             raise StageError(
                 f"split.{name} {getattr(settings, name)} of {count:,} ratings leaves none to hold out: too few rows, "
@@ -120,7 +122,7 @@ def _take(piece: Ratings, part: NDArray[np.int8], value: int) -> Ratings:
 def warn_of_small_parts(part: NDArray[np.int8], settings: Split) -> list[str]:
     """A warning for each part that rows kept in train leave under half of what was asked for."""
     warnings = []
-    for value, name in ((VALIDATION, "validation"), (TEST, "test")):
+    for name, value in HELD_OUT.items():
         asked, left = getattr(settings, name), float((part == value).mean())
         if left < asked / 2:
             warnings.append(
