@@ -41,12 +41,16 @@ def plot_curves(curves: dict[str, LossCurve], baselines: dict[str, float], title
 
 
 def _plot_curve(axes: Axes, framework: str, curve: LossCurve) -> None:
-    epochs, colour, best = [epoch.epoch for epoch in curve.epochs], COLOURS[framework], curve.best
-    train, validation = f"{framework}, train", f"{framework}, validation (best {best.val_loss:.4f}, epoch {best.epoch})"
-    if curve.epochs[0].train_loss > axes.get_ylim()[1]:
-        train += f" (epoch 1 off the scale: {curve.epochs[0].train_loss:.2f})"
-    axes.plot(epochs, [epoch.train_loss for epoch in curve.epochs], "--o", color=colour, label=train)
-    axes.plot(epochs, [epoch.val_loss for epoch in curve.epochs], "-o", color=colour, label=validation)
+    epochs = [epoch.epoch for epoch in curve.epochs]
+    train_losses = [epoch.train_loss for epoch in curve.epochs]
+    val_losses = [epoch.val_loss for epoch in curve.epochs]
+    colour, best = COLOURS[framework], curve.best
+    train = f"{framework}, train"
+    if train_losses[0] > axes.get_ylim()[1]:
+        train += f" (epoch 1 off the scale: {train_losses[0]:.2f})"
+    validation = f"{framework}, validation (best {best.val_loss:.4f}, epoch {best.epoch})"
+    axes.plot(epochs, train_losses, "--o", color=colour, label=train)
+    axes.plot(epochs, val_losses, "-o", color=colour, label=validation)
     axes.plot(best.epoch, best.val_loss, "o", markersize=13, markerfacecolor="none", markeredgecolor=colour)
 
 
