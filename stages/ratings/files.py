@@ -21,9 +21,9 @@ CHUNK = 1 << 21  # characters of text that are read at a time
 LONGEST_LINE = 1 << 24  # characters: no ratings line is near it, and a file without line ends far beyond
 
 COMPRESSIONS = {
-    **{rb"\x1f\x8b": "gzip", rb"BZh[1-9]": "bz2", rb"\x28\xb5\x2f\xfd": "zstd", rb"\x04\x22\x4d\x18": "lz4"},
-    **{rb"\xfd7zXZ\0": "xz", rb"PK(\x03\x04|\x05\x06)": "zip"},
-}
+    rb"\x1f\x8b": "gzip", rb"BZh[1-9]": "bz2", rb"\x28\xb5\x2f\xfd": "zstd", rb"\x04\x22\x4d\x18": "lz4",
+    rb"\xfd7zXZ\0": "xz", rb"PK(\x03\x04|\x05\x06)": "zip",
+}  # fmt: skip
 TEXT_KINDS = {
     rb"(?i)\s*<(!|\?xml|html|head|body)": "a page in HTML or XML (which asked to log in?)",
     rb"%PDF": "a PDF",
@@ -31,11 +31,11 @@ TEXT_KINDS = {
 }
 BINARY = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 BINARY_KINDS = {
-    **{rb"ARROW1|FEA1": "an Arrow or Feather file", rb"PARE": "an encrypted Parquet file", rb"ORC": "an ORC file"},
-    **{rb"\xd0\xcf\x11\xe0": "an Excel workbook (.xls)", rb"\x89HDF": "an HDF5 file", rb"SQLite": "an SQLite database"},
-    **{rb"\x80[\x04\x05]\x95": "a Python pickle", rb"\x93NUMPY": "a NumPy file", rb"Obj\x01": "an Avro file"},
-    **{rb"7z\xbc\xaf|Rar!": "a 7z or rar archive", rb".{257}ustar": "a tar archive", rb"\x89PNG": "a picture"},
-}
+    rb"ARROW1|FEA1": "an Arrow or Feather file", rb"PARE": "an encrypted Parquet file", rb"ORC": "an ORC file",
+    rb"\xd0\xcf\x11\xe0": "an Excel workbook (.xls)", rb"\x89HDF": "an HDF5 file", rb"SQLite": "an SQLite database",
+    rb"\x80[\x04\x05]\x95": "a Python pickle", rb"\x93NUMPY": "a NumPy file", rb"Obj\x01": "an Avro file",
+    rb"7z\xbc\xaf|Rar!": "a 7z or rar archive", rb".{257}ustar": "a tar archive", rb"\x89PNG": "a picture",
+}  # fmt: skip
 ENDINGS = r"(?<=.)(\.(csv|tsv|txt|dat|data|inter|json|jsonl|ndjson|parquet|gz|bz2|xz|zst|zstd|lz4|zip))+$"
 UNDECODED = re.compile("[\udc80-\udcff]")  # as Python's surrogateescape leaves it
 NOT_UTF_8 = "not in UTF-8; prepare.encoding: latin-1 would read it, or cp1252 where it comes from Windows"

@@ -27,17 +27,15 @@ KINDS: dict[str, type[AnyFile]] = {"CSV": CsvFile, "JSON": JsonLines, "JSON arra
 MAX_PROBLEMS = 5  # kinds of fault that a message names, a line each
 MAX_BLOCKS = 4  # of a file that are looked at for other faults once its columns are wrong
 DAMAGE = (  # what readers raise at a file that is missing, cut off or damaged
-    *(OSError, EOFError, RuntimeError, UnicodeError, pa.ArrowException),
-    *(zlib.error, lzma.LZMAError, zipfile.BadZipFile),
-)
+    OSError, EOFError, RuntimeError, UnicodeError, pa.ArrowException, zlib.error, lzma.LZMAError, zipfile.BadZipFile,
+)  # fmt: skip
 KNOWN_NAMES = {  # what collections call these columns, the likeliest first
     "user": ["userid", "user", "readerid", "reader", "reviewerid", "memberid", "customerid", "id"],
     "book": [
-        *("bookid", "book", "isbn", "itemid", "item", "movieid", "parentasin", "asin", "productid"),
-        *("id", "title", "name"),
+        "bookid", "book", "isbn", "itemid", "item", "movieid", "parentasin", "asin", "productid", "id", "title", "name",
     ],
     "rating": ["rating", "bookrating", "myrating", "stars", "starrating", "score", "reviewscore", "overall"],
-}
+}  # fmt: skip
 
 
 def read_source(settings: Prepare, engine: Engine = HERE) -> Source:
