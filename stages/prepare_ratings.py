@@ -84,13 +84,13 @@ def prepare(source: Source, settings: Prepare, engine: Engine = HERE) -> Prepare
     numbers = [engine.share(np.cumsum(kept, dtype=np.int32) - 1) for kept in (kept_users, kept_books)]
     steps.append(Step("enough ratings each", stars.total(), int(kept_users.sum()), int(kept_books.sum())))
     return Prepared(
-        [*engine.starmap(renumber, ((part, *numbers) for part in parts))],
-        user_ids.filter(pa.array(kept_users)),
-        book_ids.filter(pa.array(kept_books)),
-        stars,
-        source.left_out,
-        steps,
-        settings.rating_scale[0],
+        parts=[*engine.starmap(renumber, ((part, *numbers) for part in parts))],
+        user_ids=user_ids.filter(pa.array(kept_users)),
+        book_ids=book_ids.filter(pa.array(kept_books)),
+        stars=stars,
+        left_out=source.left_out,
+        steps=steps,
+        lowest=settings.rating_scale[0],
     )
 
 
@@ -134,18 +134,23 @@ def drop_until_enough(parts: list[Any], book_count: int, settings: Prepare, engi
 def report(path: str, prepared: Prepared) -> str:
     """What came in, what went out, and why any left."""
     title = path if len(path) <= 30 else f"{path}\n{'':<30}"
-    lines = [f"{title:<30}{'rows':>14}{'users':>14}{'books':>14}"]
-    steps = [f"  {step.name:<28}{step.rows:>14,}{step.users:>14,}{step.books:>14,}" for step in prepared.steps]
-    left_out = [f"    {f'left out: {reason}':<26}{count:>14,}" for reason, count in prepared.left_out.items()]
-    lines += [steps[0], *left_out, *steps[1:]]
-    first, *_, last = prepared.steps
-    lines.append(
-        f"  {'left out':<28}{first.rows - last.rows:>14,}{first.users - last.users:>14,}{first.books - last.books:>14,}"
-    )
+    first, *further = prepared.steps
+    last = further[-1]
+    lines = [
+        f"{title:<30}{'rows':>14}{'users':>14}{'books':>14}",
+        _row(first.name, first.rows, first.users, first.books),
+        *(_row(f"  left out: {reason}", count) for reason, count in prepared.left_out.items()),
+        *(_row(step.name, step.rows, step.users, step.books) for step in further),
+        _row("left out", first.rows - last.rows, first.users - last.users, first.books - last.books),
+    ]
     mean = sum(star * count for star, count in prepared.stars.items()) / prepared.stars.total()
     lines.append(f"  ratings from {min(prepared.stars):g} to {max(prepared.stars):g}, mean {mean:.4f}")
     lines += [f"warning: {warning}" for warning in find_oddities(prepared)]
     return "\n".join(lines)
+
+
+def _row(label: str, *counts: int) -> str:
+    return f"  {label:<28}" + "".join(f"{count:>14,}" for count in counts)
 
 
 def find_oddities(prepared: Prepared) -> list[str]:
