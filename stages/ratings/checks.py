@@ -176,13 +176,20 @@ def list_problems(checks: list[Check]) -> Iterator[str]:
             if fault == ODD_NUMBER and role in named:
                 continue  # among names they are names
             counts, numbers, values = zip(*findings, strict=True)
-            count, rows = sum(counts), [f"{number:,}" for number in itertools.chain(*numbers)]
+            count = sum(counts)
+            rows = [f"{number:,}" for number in itertools.chain(*numbers)]
             examples = [shorten(repr(value)) for value in dict.fromkeys(map(str, itertools.chain(*values)))]
             kind, semicolon, advice = fault.partition("; ")
-            subject = f"{check.labels[role]}: {count:,} value" if role else f"{count:,} {check.unit}"
-            told = f"{': ' * bool(role)}{', '.join(examples[:MAX_VALUES])}"
-            where = f"{check.unit}{'s' * (len(rows) > 1)} {', '.join(rows[:EXAMPLES])}{', …' * (len(rows) > EXAMPLES)}"
-            yield f"{check.where}: {subject}{'s' * (count > 1)} {kind}{told} ({where}){semicolon}{advice}"
+            wrong = f"{count:,} {_plural('value' if role else check.unit, count)} {kind}"
+            if role:
+                wrong = f"{check.labels[role]}: {wrong}: {', '.join(examples[:MAX_VALUES])}"
+            more = ", …" if len(rows) > EXAMPLES else ""
+            where = f"{_plural(check.unit, len(rows))} {', '.join(rows[:EXAMPLES])}{more}"
+            yield f"{check.where}: {wrong} ({where}){semicolon}{advice}"
+
+
+def _plural(noun: str, count: int) -> str:
+    return noun if count == 1 else f"{noun}s"
 
 
 def join(checks: list[Check], files: list[Any]) -> Source:

@@ -61,8 +61,9 @@ def read_source(settings: Prepare, engine: Engine = HERE) -> Source:
             break
     problems = [*checks[-1].problems, *list_problems(checks)]
     if problems:
-        more = [f"and {len(problems) - MAX_PROBLEMS} more"] * (len(problems) > MAX_PROBLEMS)
-        raise StageError("\n".join(problems[:MAX_PROBLEMS] + more))
+        if len(problems) > MAX_PROBLEMS:
+            problems[MAX_PROBLEMS:] = [f"and {len(problems) - MAX_PROBLEMS} more"]
+        raise StageError("\n".join(problems))
     source = join(checks, files)
     if not source.rows:
         reasons = "".join(f"; left out: {count:,} {reason}" for reason, count in source.left_out.items())
