@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import MaxNLocator
 
-from ablation.curves import Curves, read_curves
+from ablation.curves import Curves, follow_path, read_curves
 from ablation.estimates import LOSS_AT, Effects, Estimate, find_effects, rank_conventions
 from ablation.plan import CONVENTIONS
 from stages.pictures import GREY, KERAS, MSE_LABEL, PYTORCH, picture
@@ -79,7 +79,7 @@ def _note(part: Estimate, share: Estimate) -> str:
 def plot_path(pytorch: Curves, path: Curves, order: Sequence[str], file: Path) -> None:
     """Draw the mean validation loss by epoch at each point of the path from PyTorch's conventions to Keras's."""
     labels = ["PyTorch's conventions", *(f"+ Keras's {name}" for name in order)]
-    points = [pytorch["own"], *(path[f"path:{name}"] for name in order[:-1]), pytorch["other"]]
+    points = follow_path(pytorch, path, order).values()
     curves = [pd.DataFrame([[epoch.val_loss for epoch in curve.epochs] for curve in point]).mean() for point in points]
     colours = LinearSegmentedColormap.from_list("path", [PYTORCH, "#CC79A7", KERAS])
     with picture(file, panels=2) as (figure, panels):

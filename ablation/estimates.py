@@ -7,7 +7,7 @@ from itertools import pairwise
 import pandas as pd
 from scipy import stats
 
-from ablation.curves import Curves
+from ablation.curves import Curves, follow_path
 from ablation.plan import CONVENTIONS
 from stages.training.losses import LossCurve
 
@@ -67,9 +67,13 @@ def share_of(part: pd.Series, gap: pd.Series) -> Estimate:
 
 def rank_conventions(pytorch: Curves) -> list[str]:
     """The conventions by the size of what each alone does to PyTorch's best loss, the largest first."""
-    losses = tabulate(pytorch, "best_epoch")
-    sizes = {name: abs(Estimate.of(losses["own"] - losses[f"alone:{name}"]).mean) for name in CONVENTIONS}
-    return sorted(CONVENTIONS, key=lambda name: -sizes[name])
+    effects = find_effects_alone(tabulate(pytorch, "best_epoch"))
+    return sorted(CONVENTIONS, key=lambda name: -abs(effects[name].mean))
+
+
+def find_effects_alone(losses: pd.DataFrame) -> dict[str, Estimate]:
+    """What switching each convention alone takes off a framework's loss."""
+    return {name: Estimate.of(losses["own"] - losses[f"alone:{name}"]) for name in CONVENTIONS}
 
 
 def tabulate(curves: Curves, epoch: str) -> pd.DataFrame:
@@ -79,13 +83,11 @@ def tabulate(curves: Curves, epoch: str) -> pd.DataFrame:
 
 def find_effects(pytorch: Curves, keras: Curves, path: Curves, order: Sequence[str], epoch: str) -> Effects:
     """Take the gap apart: the parts add up to it exactly, seed by seed."""
-    torch_losses, keras_losses, path_losses = (tabulate(curves, epoch) for curves in (pytorch, keras, path))
-    points = [torch_losses["own"], *(path_losses[f"path:{name}"] for name in order[:-1]), torch_losses["other"]]
+    torch_losses, keras_losses = tabulate(pytorch, epoch), tabulate(keras, epoch)
+    on_path = tabulate(follow_path(pytorch, path, order), epoch)
     gap = torch_losses["own"] - keras_losses["own"]
-    parts = {
-        **{name: before - after for name, (before, after) in zip(order, pairwise(points), strict=True)},
-        "remainder": torch_losses["other"] - keras_losses["own"],
-    }
+    parts = {name: on_path[before] - on_path[name] for before, name in pairwise(["own", *order])}
+    parts["remainder"] = torch_losses["other"] - keras_losses["own"]
     return Effects(
         pytorch=Estimate.of(torch_losses["own"]),
         keras=Estimate.of(keras_losses["own"]),
@@ -93,8 +95,6 @@ def find_effects(pytorch: Curves, keras: Curves, path: Curves, order: Sequence[s
         parts={name: Estimate.of(part) for name, part in parts.items()},
         native_gap=Estimate.of(torch_losses["native"] - keras_losses["native"]),
         share={name: share_of(part, gap) for name, part in parts.items()},
-        alone_in_pytorch={
-            name: Estimate.of(torch_losses["own"] - torch_losses[f"alone:{name}"]) for name in CONVENTIONS
-        },
+        alone_in_pytorch=find_effects_alone(torch_losses),
         alone_in_keras={name: Estimate.of(keras_losses[f"alone:{name}"] - keras_losses["own"]) for name in CONVENTIONS},
     )
