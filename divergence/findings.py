@@ -9,7 +9,7 @@ import itertools
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -22,9 +22,6 @@ from divergence.pairing import label_of, list_unpaired
 from divergence.parting import find_parting, sort_rows
 from divergence.record import Array, Record, Step
 
-Claim: TypeAlias = tuple[str, str, str, dict[str, str], dict[str, str]]
-"""A checkpoint, what is claimed there and of which weight or layer, and for each program the conventions that explain
-its numbers, each with what speaks for it."""
 Mixtures: TypeAlias = dict[str, tuple[set[steps.Mixture], set[steps.Mixture]]]
 """The mixtures that explain each pair of weights' steps, in the one program and in the other."""
 
@@ -37,6 +34,24 @@ FROM_EQUAL = "only from equal weights and batches would a difference show"
 OUTSIDE = "something else, after its step"
 NEAR = 0.05
 """How far, of the largest number, gradients may be apart in float32 for a ReLU's corner."""
+
+
+class Claim(NamedTuple):
+    """What each program does at a checkpoint, as far as it shows by itself."""
+
+    checkpoint: str
+    what: str
+    label: str
+    """The weight or the layer that it is claimed of; empty where it is of the whole program."""
+    one: dict[str, str]
+    """The conventions that explain the one program's numbers, each with what speaks for it."""
+    other: dict[str, str]
+    """Likewise of the other program."""
+
+    @property
+    def disagrees(self) -> bool:
+        """Whether no convention explains both programs."""
+        return bool(self.one and self.other and not self.one.keys() & self.other.keys())
 
 
 def unpaired_weights(comparison: Comparison) -> Iterator[Finding]:
@@ -56,17 +71,18 @@ def collect_claims(comparison: Comparison) -> Iterator[Claim]:
     yield from _changes(comparison)
     apart = [value for step in comparison.steps for value in comparison.differences(step, "loss").values()]
     if max(apart, default=0.0) > comparison.tolerance("loss"):
-        yield "loss", "the loss", "", *complete_losses(comparison)
+        yield Claim("loss", "the loss", "", *complete_losses(comparison))
 
 
 def disagreements(claims: Iterable[Claim]) -> Iterator[Finding]:
     """Where no convention explains both programs; one finding for all weights or layers that differ alike."""
     groups: dict[tuple[str, str, str, str], list[tuple[str, str]]] = defaultdict(list)
-    for checkpoint, what, label, one, other in claims:
-        if _disagree(one, other):
-            (here, of_here), (there, of_there) = (next(iter(fits.items())) for fits in (one, other))
+    for claim in claims:
+        if claim.disagrees:
+            (here, of_here), (there, of_there) = (next(iter(fits.items())) for fits in (claim.one, claim.other))
             both = of_here if of_here == of_there else f"{of_here or '–'} here, {of_there or '–'} there"
-            groups[checkpoint, what, here, there].append((label, f"{label}: {both}".removeprefix(": ") if both else ""))
+            line = f"{claim.label}: {both}".removeprefix(": ") if both else ""
+            groups[claim.checkpoint, claim.what, here, there].append((claim.label, line))
     for (checkpoint, what, here, there), members in groups.items():
         lines = [line for _, line in members if line]
         yield Finding(1, checkpoint, _of(what, [label for label, _ in members]), here, there, lines)
@@ -74,11 +90,11 @@ def disagreements(claims: Iterable[Claim]) -> Iterator[Finding]:
 
 def untold(claims: Iterable[Claim]) -> Iterator[str]:
     """What first weights may differ in, where they are too few to tell."""
-    for _, what, label, one, other in claims:
-        if what.startswith(UNTOLD):
-            here, there = (next(iter(fits)) for fits in (one, other))
-            both = next(known for known in one if known in other)
-            yield f"{label} may start as {here} here and {there} there, or as {both} in both: {what}"
+    for claim in claims:
+        if claim.what.startswith(UNTOLD):
+            here, there = next(iter(claim.one)), next(iter(claim.other))
+            both = next(known for known in claim.one if known in claim.other)
+            yield f"{claim.label} may start as {here} here and {there} there, or as {both} in both: {claim.what}"
 
 
 def _weights(comparison: Comparison) -> Iterator[Claim]:
@@ -88,18 +104,19 @@ def _weights(comparison: Comparison) -> Iterator[Claim]:
         if not a.size:
             continue
         finite = [f"{np.isfinite(array).mean():.0%}" for array in (a, b)]
-        yield "weights", "share of finite numbers", pair.label, {finite[0]: ""}, {finite[1]: ""}
+        yield Claim("weights", "share of finite numbers", pair.label, {finite[0]: ""}, {finite[1]: ""})
         if distance(a, b) > comparison.tolerance("weights"):
             fits = one[pair.one], other[pair.other]
             times, shared = tell_apart(*fits)
             if shared and times > NOTABLE:
                 fits = likely(fits[0]), likely(fits[1])
-            here, there = ({known: str(fit) for known, fit in of.items()} for of in fits)
+            here, there = ({known: str(fit) for known, fit in of_weight.items()} for of_weight in fits)
             if shared and NOTABLE < times < UNLIKELY:
-                yield "weights", f"{UNTOLD} {a.size} numbers", pair.label, here | {shared: ""}, there | {shared: ""}
+                what = f"{UNTOLD} {a.size} numbers"
+                yield Claim("weights", what, pair.label, here | {shared: ""}, there | {shared: ""})
             elif here or there or not same_distribution(a, b):
-                yield "weights", "initialiser", pair.label, here or _unknown(a), there or _unknown(b)
-            yield "weights", "rows of zeros", pair.label, _zero_rows(a), _zero_rows(b)
+                yield Claim("weights", "initialiser", pair.label, here or _unknown(a), there or _unknown(b))
+            yield Claim("weights", "rows of zeros", pair.label, _zero_rows(a), _zero_rows(b))
 
 
 def _range(array: Array) -> str:
@@ -120,15 +137,15 @@ def _batches(comparison: Comparison) -> Iterator[Claim]:
     one, other = (record.steps[0]["batch"] for record in comparison.records)
     if len(one) != len(other):
         if one and other:  # what isn't there isn't compared
-            yield "batch", "what it holds", "", {", ".join(one): ""}, {", ".join(other): ""}
+            yield Claim("batch", "what it holds", "", {", ".join(one): ""}, {", ".join(other): ""})
         return
     apart = comparison.differences(1, "batch")
     agree = [part for part in apart if apart[part] == 0 and is_telling(one[part])]
     for name, a, b in comparison.named(1, "batch"):
-        yield "batch", "examples", name, {str(len(a)): ""}, {str(len(b)): ""}
+        yield Claim("batch", "examples", name, {str(len(a)): ""}, {str(len(b)): ""})
         if {a.dtype.kind, b.dtype.kind} == {"f", "i"} and name != "target":
             here, there = ({str(x.dtype): f"{_range(x)}, and float32 holds all to 16,777,216"} for x in (a, b))
-            yield "batch", "type", name, here, there
+            yield Claim("batch", "type", name, here, there)
         elif a.shape == b.shape and distance(a, b) > comparison.tolerance("batch"):
             shifts, counts = np.unique(a.astype(float) - b, return_counts=True)
             shift, share = shifts[counts.argmax()], counts.max() / a.size
@@ -139,11 +156,11 @@ def _batches(comparison: Comparison) -> Iterator[Claim]:
                     equal = np.array_equal(one.get("target", []), other.get("target", a))
                     known = f"{shift:+g} here in {share:.0%} of the places{', of equal targets' * equal}"
                 here, there = ({f"{_range(x)}, mean {x.mean():.3g}": known} for x in (a, b))
-                yield "batch", "ids" if is_shift else "scale", name, here, there
+                yield Claim("batch", "ids" if is_shift else "scale", name, here, there)
             elif agree:
                 known, place = next(relations(a, b, comparison.tolerance("output")), ""), int((a != b).argmax())
                 here, there = ({f"{x.ravel()[place]:.4g} in place {place}": known} for x in (a, b))
-                yield "batch", f"numbers beside an equal {agree[0]}", name, here, there
+                yield Claim("batch", f"numbers beside an equal {agree[0]}", name, here, there)
 
 
 def _layers(comparison: Comparison) -> Iterator[Claim]:
@@ -153,7 +170,7 @@ def _layers(comparison: Comparison) -> Iterator[Claim]:
         for (checkpoint, what), find in CONVENTIONS[here.family].items() if here.family == there.family else ():
             how = "by what went into it and came out" + (f"; {NO_SETTING}" if what in WITHOUT_SETTING else "")
             values, others = (dict.fromkeys(find(layer), how) for layer in (here, there))
-            yield checkpoint, what, label, values, others
+            yield Claim(checkpoint, what, label, values, others)
 
 
 def _changes(comparison: Comparison) -> Iterator[Claim]:
@@ -170,7 +187,7 @@ def _changes(comparison: Comparison) -> Iterator[Claim]:
 
     for pair in comparison.pairs:
         one, other = changes(comparison.one, pair.one), changes(comparison.other, pair.other)
-        yield "after", "what changes the weights", pair.label, one, other
+        yield Claim("after", "what changes the weights", pair.label, one, other)
 
 
 def _optimizers(comparison: Comparison) -> Iterator[Claim]:
@@ -179,20 +196,18 @@ def _optimizers(comparison: Comparison) -> Iterator[Claim]:
     names = one.get("name", ""), other.get("name", "")
     if all(names) and not {*names} & {*steps.NAMED}:
         if names[0].casefold() != names[1].casefold():  # Keras's Nadam is PyTorch's NAdam
-            yield "after", "the optimiser", "", {names[0]: ""}, {names[1]: ""}
+            yield Claim("after", "the optimiser", "", {names[0]: ""}, {names[1]: ""})
         else:
             rates = [dict.fromkeys(f"{rate:.7g}" for rate in record.rates_of("")) for record in comparison.records]
             here, there = ({", ".join(of): ""} if of else {} for of in rates)
-            yield "after", steps.RATE, "", here, there
+            yield Claim("after", steps.RATE, "", here, there)
             for setting in sorted((one.keys() & other.keys()) - {"name", "lr", "learning_rate"}):
-                yield "after", f"the setting {setting}", "", {str(one[setting]): ""}, {str(other[setting]): ""}
+                yield Claim("after", f"the setting {setting}", "", {str(one[setting]): ""}, {str(other[setting]): ""})
 
 
 def unknown_in_both(claims: Iterable[Claim], mixtures: Mixtures, differing: set[str]) -> Iterator[str]:
     """What differs at these checkpoints and no convention explains in either program."""
-    if "loss" in differing and any(
-        checkpoint == "loss" and not one and not other for checkpoint, _, _, one, other in claims
-    ):
+    if "loss" in differing and any(claim.checkpoint == "loss" and not claim.one | claim.other for claim in claims):
         yield f"No known formula gives the loss of either program: {FROM_EQUAL}"
     if "after" in differing and (labels := [label for label, both in mixtures.items() if not any(both)]):
         names = labels if len(labels) < len(mixtures) else ["all weights"]
@@ -215,7 +230,7 @@ def join_penalty(
 
     λΣw² in the loss puts 2λ·w on the gradient, as a coupled weight decay of 2λ does.
     """
-    losses = next((claim[3:] for claim in claims if claim[0] == "loss"), ({}, {}))
+    losses = next(((claim.one, claim.other) for claim in claims if claim.checkpoint == "loss"), ({}, {}))
     parts = [{part for both in mixtures.values() for part in itertools.chain(*both[side])} for side in (0, 1)]
     for side, where in enumerate(("here", "there")):
         found = [match for name in losses[side] if (match := PENALTY.fullmatch(name)) and match[1] in losses[1 - side]]
@@ -233,7 +248,7 @@ def join_penalty(
                     }
                     mixtures = mixtures | {pair.label: (both[0], both[1])}
             remark = f"{size:g}·Σw² in the loss {where} counts as {2 * size:g}·w that joins the gradient"
-            claims = [claim for claim in claims if claim[0] != "loss"]
+            claims = [claim for claim in claims if claim.checkpoint != "loss"]
             return claims, mixtures, [f"{remark}: the same step, and another printed loss"]
     return claims, mixtures, []
 
@@ -278,7 +293,7 @@ def _only_one_keeps_look_ups(comparison: Comparison, mixtures: set[steps.Mixture
 
 def earlier_parting(comparison: Comparison, claims: Iterable[Claim]) -> Iterator[Finding]:
     """Where outputs part before the first layer that shows another convention by itself, from all that is equal."""
-    own = {label for kind, _, label, *both in claims if kind == "output" and _disagree(*both)}
+    own = {claim.label for claim in claims if claim.checkpoint == "output" and claim.disagrees}
     pairs = [(here, there) for here, there in pair_layers(comparison) if label_of(here.name, there.name) in own]
     before = [value for kind in ("weights", "batch") for value in comparison.differences(1, kind).values()]
     if pairs and max(before, default=0) <= comparison.tolerance("batch"):
@@ -287,11 +302,6 @@ def earlier_parting(comparison: Comparison, claims: Iterable[Claim]) -> Iterator
         into = sort_rows(here.raw("input")), sort_rows(there.raw("input"))
         if distance(*into) > comparison.tolerance("output"):
             yield find_parting(comparison, 1, here.name)
-
-
-def _disagree(one: dict[str, str], other: dict[str, str]) -> bool:
-    """Whether no convention explains both programs."""
-    return bool(one and other and not one.keys() & other.keys())
 
 
 def difference(comparison: Comparison, step: int, checkpoint: str, labels: list[str]) -> Iterator[Finding]:
@@ -361,8 +371,8 @@ def transformed_output(comparison: Comparison, step: int, claims: list[Claim]) -
     """What outputs are of each other, as probabilities are of logits, where each loss takes its own kind."""
     one, other = (next(iter(record.steps[step - 1]["output"].values())) for record in comparison.records)
     known = next(relations(one, other, comparison.tolerance("output")), "")
-    losses = [next(iter(fits), "") for checkpoint, _, _, *both in claims if checkpoint == "loss" for fits in both]
-    are_fit = all(OWN_FORM.search(loss) for loss in losses)
+    losses = [fits for claim in claims if claim.checkpoint == "loss" for fits in (claim.one, claim.other)]
+    are_fit = all(OWN_FORM.search(next(iter(fits), "")) for fits in losses)
     if ("softmax" in known or "sigmoid" in known) and are_fit:
         return f"The outputs aren't of one kind ({known}), and each loss takes its own"
     return None

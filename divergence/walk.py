@@ -50,9 +50,10 @@ def walk(comparison: Comparison) -> Walk:
     convention. First weights and rows that only look like other draws are chance. The rest is inherited.
     """
     claims = [*find.collect_claims(comparison)]
-    drops = [one and other and "off" not in one | other for _, what, _, one, other in claims if what == "dropout"]
+    dropouts = [claim for claim in claims if claim.what == "dropout"]
+    both_drop = any(claim.one and claim.other and "off" not in claim.one | claim.other for claim in dropouts)
     claims, mixtures, joined = find.join_penalty(comparison, claims, find.explain_both(comparison))
-    common = {label: one & other for label, (one, other) in mixtures.items() if one & other}
+    explained = {label for label, (one, other) in mixtures.items() if one & other}
     findings = [
         *find.unpaired_weights(comparison),
         *find.earlier_parting(comparison, claims),
@@ -60,7 +61,7 @@ def walk(comparison: Comparison) -> Walk:
         *find.stepping(comparison, mixtures),
     ]
     remarks = [*joined, *find.untold(claims)]
-    both_change_weights = any(find.OUTSIDE in one and find.OUTSIDE in other for *_, one, other in claims)
+    both_change_weights = any(find.OUTSIDE in claim.one and find.OUTSIDE in claim.other for claim in claims)
     rows: list[Row] = []
     weights_differ = False
     for step in comparison.steps:
@@ -69,7 +70,7 @@ def walk(comparison: Comparison) -> Walk:
             differences = comparison.differences(step, checkpoint)
             differing = [name for name, value in differences.items() if not value <= comparison.tolerance(checkpoint)]
             # Adam may turn a step round where a gradient is nothing but round-off: the formula is what counts.
-            unexplained = [name for name in differing if checkpoint != "after" or name not in common]
+            unexplained = [name for name in differing if checkpoint != "after" or name not in explained]
             since = step if checkpoint == "weights" else 1  # a convention shows again; first weights are drawn once
             verdict: Verdict
             if not differences:
@@ -84,7 +85,7 @@ def walk(comparison: Comparison) -> Walk:
                 verdict = "inherited"
             elif checkpoint == "loss" and joined:
                 verdict = "agree"
-            elif checkpoint == "output" and any(drops):
+            elif checkpoint == "output" and both_drop:
                 verdict = "chance"
                 remarks.append(DROPOUT)
             elif checkpoint == "output" and (remark := find.transformed_output(comparison, step, claims)):
@@ -102,8 +103,13 @@ def walk(comparison: Comparison) -> Walk:
         weights_differ |= upstream
     remarks += find.unknown_in_both(claims, mixtures, {row.checkpoint for row in rows if row.differ})
     findings.sort(key=lambda finding: (finding.step, [*LABELS].index(finding.checkpoint)))
-    shared = set.intersection(*common.values()) if common and len(common) == len(mixtures) else set()
-    steps_agree = shared and not any(finding.checkpoint == "after" for finding in findings)
+    steps_agree = not any(finding.checkpoint == "after" for finding in findings)
+    common_step = _describe_common_step(comparison, mixtures) if steps_agree else None
+    return Walk(rows, findings, common_step, [*dict.fromkeys(remarks)])
+
+
+def _describe_common_step(comparison: Comparison, mixtures: find.Mixtures) -> str | None:
+    """The formula that explains all weights' steps in both programs, if one does."""
+    shared = set.intersection(*(one & other for one, other in mixtures.values())) if mixtures else set()
     looks_up = any(record.tables for record in comparison.records)
-    step_of_both = describe_mixtures(shared, comparison.precision, looks_up) if steps_agree else None
-    return Walk(rows, findings, step_of_both, [*dict.fromkeys(remarks)])
+    return describe_mixtures(shared, comparison.precision, looks_up) if shared else None
