@@ -199,7 +199,7 @@ def _optimizers(comparison: Comparison) -> Iterator[Claim]:
             yield Claim("after", "the optimiser", "", {names[0]: ""}, {names[1]: ""})
         else:
             rates = [dict.fromkeys(f"{rate:.7g}" for rate in record.rates_of("")) for record in comparison.records]
-            here, there = ({", ".join(of): ""} if of else {} for of in rates)
+            here, there = ({", ".join(each): ""} if each else {} for each in rates)
             yield Claim("after", steps.RATE, "", here, there)
             for setting in sorted((one.keys() & other.keys()) - {"name", "lr", "learning_rate"}):
                 yield Claim("after", f"the setting {setting}", "", {str(one[setting]): ""}, {str(other[setting]): ""})
@@ -256,7 +256,7 @@ def join_penalty(
 def stepping(comparison: Comparison, mixtures: Mixtures) -> Iterator[Finding]:
     """Optimisers that take weights and gradients to the next weights by different formulas."""
     by_step = [comparison.differences(step, "after") for step in comparison.steps]
-    differences = {label: max(of.get(label, np.inf) for of in by_step) for label in mixtures}
+    differences = {label: max(apart.get(label, np.inf) for apart in by_step) for label in mixtures}
     groups: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for label, (one, other) in mixtures.items():
         if one and other and not one & other:
@@ -310,7 +310,7 @@ def difference(comparison: Comparison, step: int, checkpoint: str, labels: list[
     if checkpoint == "output":
         yield find_parting(comparison, step)
     elif checkpoint == "loss":
-        a, b = (next(iter(of["loss"].values())) for of in (one, other))
+        a, b = next(iter(one["loss"].values())), next(iter(other["loss"].values()))
         here, there = (f"{float(np.ravel(loss)[0]):.9g}" for loss in (a, b))
         known = [*relations(a, b, comparison.tolerance("loss"), _counts(one))][:1]
         what = "the loss, of equal outputs and targets" if one["output"] and one["batch"] else "the loss"

@@ -84,9 +84,11 @@ def find_groups(comparison: Comparison, side: int) -> dict[str, set[str]]:
     groups = {"kernels": matrices - tables, "embeddings": matrices & tables, "kernels and embeddings": matrices}
     groups["all weights"] = learned
     paired = {pair.one: (pair.one, pair.other) for pair in comparison.pairs}
-    stated = [{n for layer in of.layers.values() for n in layer.get("penalised", [])} for of in comparison.records]
-    some = [{name for name, both in paired.items() if both[of] in stated[of]} for of in (0, 1)]
-    for names in (*some, *({name} for name in paired)):
+    stated = []
+    for place, program in enumerate(comparison.records):
+        penalised = {name for layer in program.layers.values() for name in layer.get("penalised", [])}
+        stated.append({name for name, both in paired.items() if both[place] in penalised})
+    for names in (*stated, *({name} for name in paired)):
         members = {paired[name][side] for name in names} & matrices
         if members and members not in groups.values():
             groups[", ".join(sorted(names))] = members

@@ -88,20 +88,20 @@ def pair_weights(one: Record, other: Record, mapping: dict[str, str]) -> list[Pa
             axes[i, j] = [*equal, *orders][0]
             (role, place, stem), (other_role, other_place, other_stem) = traits[0][name], traits[1][partner]
             costs[i, j] = (role != other_role) + abs(place - other_place) / max(len(left), len(right))
-            letters, other_letters = (re.sub(r"[\d_]", "", of) for of in (stem, other_stem))
+            letters, other_letters = (re.sub(r"[\d_]", "", text) for text in (stem, other_stem))
             likeness = difflib.SequenceMatcher(None, letters, other_letters).ratio()
             same_name = stem == other_stem if left.keys() == right.keys() else likeness
             costs[i, j] += 1 - same_name - 10 * bool(equal)
 
-    def pair() -> list[Pair]:
+    def assign() -> list[Pair]:
         names, found = ([*left], [*right]), zip(*linear_sum_assignment(costs), strict=True)
         return [Pair(names[0][i], names[1][j], axes[i, j]) for i, j in found if (i, j) in axes]
 
-    layers = {traits[0][of.one][2]: traits[1][of.other][2] for of in pair() if left[of.one].ndim > 1}
+    layers = {traits[0][pair.one][2]: traits[1][pair.other][2] for pair in assign() if left[pair.one].ndim > 1}
     for (i, name), (j, partner) in itertools.product(enumerate(left), enumerate(right)):
         layer, other_layer = traits[0][name][2], traits[1][partner][2]
         costs[i, j] += layers.get(layer, other_layer) != other_layer
-    return pair()
+    return assign()
 
 
 def list_unpaired(record: Record, paired: set[str]) -> list[str]:

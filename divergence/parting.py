@@ -24,7 +24,7 @@ def find_parting(comparison: Comparison, step: int, last: str | None = None) -> 
     may be a layer, a function or part of the layer before.
     """
     tolerance, steps = comparison.tolerance("output"), [record.steps[step - 1] for record in comparison.records]
-    numbers = [[sort_rows(array) for array in of["layers"].values()] for of in steps]
+    numbers = [[sort_rows(array) for array in recorded["layers"].values()] for recorded in steps]
 
     def is_in(side: int, array: Array) -> bool:
         return any(distance(array, known) <= tolerance for known in numbers[side])
@@ -43,7 +43,7 @@ def find_parting(comparison: Comparison, step: int, last: str | None = None) -> 
     if pair := _find_pair(comparison, alone):
         what = f"layer {label_of(pair[0].name, pair[1].name)}"
         into, compared = ([layer.raw(end) for layer in pair] for end in ("input", "output"))
-        shown = [_settings(layer) + _activation(layer, of) for layer, of in zip(pair, ran, strict=True)]
+        shown = [_settings(layer) + _activation(layer, layers) for layer, layers in zip(pair, ran, strict=True)]
         made = [_make(layer) for layer in pair]
         if shown[0] == shown[1] and made[0] != made[1]:
             shown = [f"{said}, {how}" for said, how in zip(shown, made, strict=True)]
@@ -51,7 +51,7 @@ def find_parting(comparison: Comparison, step: int, last: str | None = None) -> 
         apart = distance(sort_rows(into[0]), sort_rows(into[1]))
         if tolerance < apart < np.inf:
             what, compared = f"what goes into {what} differs{f' (after {equal[-1].name})' if equal else ''}", into
-            shown = [_list(of[: of.index(layer)]) for of, layer in zip(alone, pair, strict=True)]
+            shown = [_list(layers[: layers.index(layer)]) for layers, layer in zip(alone, pair, strict=True)]
         elif apart == np.inf:  # as where one program pads in a layer and the other before it
             what += ", or what goes into it"
         elif distance(into[0], into[1]) > tolerance:
@@ -62,7 +62,7 @@ def find_parting(comparison: Comparison, step: int, last: str | None = None) -> 
             what, shown = "the outputs; not both programs' layers were recorded", ["–", "–"]
         elif not any(alone):
             what, shown = "what is done between the layers, whose outputs are equal, or after them", ["–", "–"]
-        compared = [next(iter(of["output"].values())) for of in steps]
+        compared = [next(iter(recorded["output"].values())) for recorded in steps]
     evidence = [f"equal outputs: {', '.join(layer.name for layer in equal[-3:])}"] if equal else []
     evidence += [*relations(compared[0], compared[1], tolerance)][:1]
     return Finding(step, "output", what, shown[0], shown[1], evidence)

@@ -124,8 +124,9 @@ class _Watch(TorchFunctionMode):
         if not (args or kwargs):  # else the forward pass is still to come, in a closure
             self._add_gradients("clipped" if self.recorder.has("gradients") else "gradients")
         first, *further = getattr(self.optimizer, "param_groups", None) or [{}]
-        groups = [("learning_rate", first), *((name, of) for of in further for name in _names_of(self.model, of))]
-        rates = {name: float(group["lr"]) for name, group in groups if "lr" in group}
+        groups = {"learning_rate": first}
+        groups |= {name: group for group in further for name in _names_of(self.model, group)}
+        rates = {name: float(group["lr"]) for name, group in groups.items() if "lr" in group}
         result = self.own_step(*args, **kwargs)
         self.seeing.close()
         for name, rate in rates.items():

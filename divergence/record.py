@@ -209,8 +209,8 @@ def _complete(path: Path, settings: Any) -> dict[str, Any]:
             "".join([layer["kind"], *layer["weights"].values()])
             float(layer.get("hidden_size", 0))
         optimizer, groups = {**settings.get("optimizer", {})}, {**settings.get("groups", {})}
-        for of in (optimizer, *groups.values()):
-            np.array([of[name] or 0 for name in NUMBERS & of.keys()] + [*of.get("betas", [])], float)
+        for group in (optimizer, *groups.values()):
+            np.array([group[name] or 0 for name in NUMBERS & group.keys()] + [*group.get("betas", [])], float)
         return {**settings, "layers": layers, "optimizer": optimizer, "groups": groups}
     except (AttributeError, TypeError, ValueError) as error:
         raise RecordError(

@@ -228,7 +228,7 @@ def _mixtures(
     for optimiser, (rule, choices) in found.items():
         for chosen in itertools.product(*(words.items() for words in choices.values())):
             mixture = (("optimiser", optimiser), *zip(choices, (word for word, _ in chosen), strict=True))
-            arguments = {setting: value for _, of in chosen for setting, value in of.items()}
+            arguments = {setting: value for _, options in chosen for setting, value in options.items()}
             yield mixture, partial(take_steps, rule, **arguments)
 
 
