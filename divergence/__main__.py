@@ -94,11 +94,8 @@ def _list_chances(found: Walk) -> list[str]:
 def _describe(finding: Finding) -> list[str]:
     lines = ["", *_wrap(f"{LABELS[finding.checkpoint]}: {finding.what}", 2)]
     lines += _wrap(f"here   {finding.one}", 4, 11) + _wrap(f"there  {finding.other}", 4, 11)
-    return lines + [
-        line
-        for evidence in finding.evidence[: None if finding.checkpoint == "shapes" else EVIDENCE]
-        for line in _wrap(f"({evidence})", 4, 5)
-    ]
+    shown = finding.evidence if finding.checkpoint == "shapes" else finding.evidence[:EVIDENCE]
+    return lines + [line for evidence in shown for line in _wrap(f"({evidence})", 4, 5)]
 
 
 def _wrap(text: str, indent: int = 0, further: int | None = None) -> list[str]:

@@ -128,8 +128,13 @@ def _unknown(array: Array) -> dict[str, str]:
 
 
 def _zero_rows(table: Array) -> dict[str, str]:
-    rows = np.flatnonzero(~table.any(axis=-1)) if table.ndim == 2 and len(table) > 1 else np.empty(0)
-    return {f"row {rows[0]}" if len(rows) else "none": ""} if len(rows) < 2 else {}
+    """Which row of a table is zero, as a padding row is; of several nothing is claimed."""
+    if table.ndim != 2 or len(table) == 1:
+        return {"none": ""}
+    rows = np.flatnonzero(~table.any(axis=1))
+    if len(rows) > 1:
+        return {}
+    return {f"row {rows[0]}" if len(rows) else "none": ""}
 
 
 def _batches(comparison: Comparison) -> Iterator[Claim]:
@@ -153,8 +158,9 @@ def _batches(comparison: Comparison) -> Iterator[Claim]:
             if is_shift or not same_distribution(a, b):
                 known = next(relations(a, b, comparison.tolerance("output")), "")
                 if is_shift:
-                    equal = np.array_equal(one.get("target", []), other.get("target", a))
-                    known = f"{shift:+g} here in {share:.0%} of the places{', of equal targets' * equal}"
+                    known = f"{shift:+g} here in {share:.0%} of the places"
+                    if np.array_equal(one.get("target", []), other.get("target", a)):
+                        known += ", of equal targets"
                 here, there = ({f"{_range(x)}, mean {x.mean():.3g}": known} for x in (a, b))
                 yield Claim("batch", "ids" if is_shift else "scale", name, here, there)
             elif agree:
@@ -275,8 +281,9 @@ def stepping(comparison: Comparison, mixtures: Mixtures) -> Iterator[Finding]:
     for (part, here, there), labels in sorted(groups.items(), key=lambda group: group[0][0] == "the formula"):
         is_place = part == steps.EPSILON and here.split()[0] == there.split()[0]
         is_rounding = _in_float32(here) == _in_float32(there)  # Keras on TensorFlow casts its settings so
-        lines = [by + STATED * (part == steps.EPSILON)]
-        lines += [NO_SETTING] * (part in WITHOUT_SETTING or is_place or is_rounding)
+        lines = [by + STATED if part == steps.EPSILON else by]
+        if part in WITHOUT_SETTING or is_place or is_rounding:
+            lines.append(NO_SETTING)
         names = labels if len(labels) < max(2, len(mixtures)) else ["all weights"]
         yield Finding(1, "after", _of(part, names), here, there, lines)
 

@@ -128,9 +128,10 @@ class _Watch:
 
     def _call(self, name: str, own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         output = own(*args, **kwargs)
-        is_step = self.recorder.has("weights")  # else JAX only asks for shapes, or the model is evaluated
-        for kind, value in (("input", args), ("output", output)) if is_step else ():
-            tensor = tree.flatten(value)[0] if args else None
+        if not args or not self.recorder.has("weights"):  # JAX only asks for shapes, or the model is evaluated
+            return output
+        for kind, value in (("input", args), ("output", output)):
+            tensor = tree.flatten(value)[0]
             if keras.ops.is_tensor(tensor) and hasattr(tensor, "shape"):
                 with contextlib.suppress(TypeError):  # in a loop of JAX, as over time, there are no numbers to see
                     self.recorder.add("layers", f"{name}:{kind}", _to_numpy(tensor))

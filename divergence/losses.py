@@ -196,7 +196,7 @@ def _of_classes(output: Array, target: Array) -> Iterator[tuple[str, Array]]:
         ways += [(wrong, np.log(clipped / clipped.sum(axis=1, keepdims=True)))]
         ways += [(second, log_softmax(softmax(rows, axis=1), axis=1))]
     for smoothing, (name, logarithms) in itertools.product(SMOOTHINGS, ways):
-        smoothed = name + f", labels smoothed by {smoothing:g}" * (smoothing > 0)
+        smoothed = f"{name}, labels smoothed by {smoothing:g}" if smoothing else name
         yield smoothed, -(1 - smoothing) * logarithms[of_chosen] - smoothing * logarithms.mean(axis=1)
     if not np.allclose(np.exp(rows).sum(axis=1), 1, atol=1e-5):
         yield "negative output of the class, which should be a log-probability", -rows[of_chosen]

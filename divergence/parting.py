@@ -50,7 +50,8 @@ def find_parting(comparison: Comparison, step: int, last: str | None = None) -> 
         equal = [layer for layer in ran[0][: ran[0].index(pair[0])] if layer in equal]
         apart = distance(sort_rows(into[0]), sort_rows(into[1]))
         if tolerance < apart < np.inf:
-            what, compared = f"what goes into {what} differs{f' (after {equal[-1].name})' if equal else ''}", into
+            after = f" (after {equal[-1].name})" if equal else ""
+            what, compared = f"what goes into {what} differs{after}", into
             shown = [_list(layers[: layers.index(layer)]) for layers, layer in zip(alone, pair, strict=True)]
         elif apart == np.inf:  # as where one program pads in a layer and the other before it
             what += ", or what goes into it"

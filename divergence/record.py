@@ -177,7 +177,8 @@ def read_record(path: Path) -> Record:
         raise RecordError(f"{path} is no record: not a whole .npz or .safetensors file of arrays") from error
     steps: dict[int, Step] = {}
     for key, array in arrays.items():
-        number, checkpoint, name = [*key.split("/", 2), "", ""][:3]
+        number, _, rest = key.partition("/")
+        checkpoint, _, name = rest.partition("/")
         if not number.isdecimal() or checkpoint not in CHECKPOINTS:
             known = ", ".join(CHECKPOINTS)
             raise RecordError(f"{path}: {key!r} isn't step/checkpoint/name with a checkpoint of {known}")

@@ -59,8 +59,10 @@ def explain_steps(record: Record, hints: set[Hint]) -> dict[str, set[Mixture]]:
                 continue
             learns = all(name in step["gradients"] for step in record.steps)
             stays = all(np.array_equal(step["weights"][name], step["after"][name]) for step in record.steps)
-            if learns or stays:
-                found[name] = ({*_explain(name, record, hints)} if learns else set()) or {*[NOT_TRAINED][:stays]}
+            if learns:
+                found[name] = set(_explain(name, record, hints))
+            if stays and not found.get(name):
+                found[name] = {NOT_TRAINED}
     often = Counter(part for mixtures in found.values() for part in {*itertools.chain(*mixtures)})
     support = {m: sum(often[part] for part in m) / len(m) for mixtures in found.values() for m in mixtures}
     most = {name: max((support[m] for m in mixtures), default=0) for name, mixtures in found.items()}
