@@ -78,8 +78,7 @@ def parse_arguments(main: Callable[..., None]) -> dict[str, Any]:
         elif issubclass(kind, Section):
             kind = functools.partial(load_settings, kind=kind)
         required = parameter.default is parameter.empty
-        default = None if required else parameter.default
-        parser.add_argument(options[name], type=kind, choices=choices, required=required, default=default)
+        parser.add_argument(options[name], type=kind, choices=choices, required=required, default=parameter.default)
     given = vars(parser.parse_args())
     takers: dict[Path, str] = {}
     for name, value in given.items():
