@@ -171,16 +171,18 @@ def find_oddities(prepared: Prepared) -> list[str]:
         )
     for ids, kind in ((prepared.user_ids, "user"), (prepared.book_ids, "book")):
         if pa.types.is_string(ids.type):
-            known = dict.fromkeys(ids.to_pylist())
-            names = [name for name in known if not _is_plain(name)]
-            # pandas writes 7 as 7.0 where another row has no id
-            twice = [name[:-2] for name in names if name.endswith(".0") and name[:-2] in known]
-            examples = ", ".join(shorten(repr(name)) for name in names[:3])
-            oddities.append(
-                f"{len(names):,} of {len(ids):,} {kind} ids are no plain numbers ({examples}): all are taken for names"
-                + "".join(f", '{name}' and '{name}.0' for two" for name in twice[:1])
-            )
+            oddities.append(_tell_of_names(ids.to_pylist(), kind))
     return oddities
+
+
+def _tell_of_names(ids: list[str], kind: str) -> str:
+    """What makes all ids names, and whether one is there twice: pandas writes 7 as 7.0 where another row has no id."""
+    known = set(ids)
+    names = [name for name in ids if not _is_plain(name)]
+    twice = [name[:-2] for name in names if name.endswith(".0") and name[:-2] in known]
+    examples = ", ".join(shorten(repr(name)) for name in names[:3])
+    told = f"{len(names):,} of {len(ids):,} {kind} ids are no plain numbers ({examples}): all are taken for names"
+    return told + (f", '{twice[0]}' and '{twice[0]}.0' for two" if twice else "")
 
 
 def _is_plain(name: str) -> bool:
