@@ -118,7 +118,9 @@ class CsvFile:
 
         A field of several lines behind the rating says nothing of how the first line ends.
         """
-        first, *further = (self._split(line) for line in lines if line.strip()) if len(lines) > 1 else [[]]
+        if len(lines) == 1:
+            return False
+        first, *further = (self._split(line) for line in lines if line.strip())
         opened = next((place for place, field in enumerate(row) if "\n" in field), 0)
         ends = len(first) >= self._width and _is_rating(first[rating - self._width], self._words)
         are_rows = bool(further) and all(len(fields) == self._width for fields in further)
@@ -127,7 +129,7 @@ class CsvFile:
     def _split(self, line: str) -> list[str]:
         """A line's fields: with quotes that are but text, or that close."""
         closed = CLOSED.sub(lambda quoted: quoted[0].replace(self._delimiter, ""), line)
-        as_text, quoted = (of.replace('"', "").split(self._delimiter) for of in (line, closed))
+        as_text, quoted = (text.replace('"', "").split(self._delimiter) for text in (line, closed))
         return as_text if len(as_text) == self._width else quoted
 
 
