@@ -81,14 +81,15 @@ def _read(settings: Prepare, path: Path) -> tuple[Check, Ratings]:
         if encoding != settings.encoding:
             problems.insert(0, f"{path} is text in {encoding.upper()}; set prepare.encoding: {encoding}")
         names = [name for name in columns.values() if name and file.names.count(name) == 1]
-        one_user = [reader_of(path)] if columns["user"] is None else []
-        labels = ["the file's name"] * len(one_user) + [f"column {name!r}" for name in names]
+        reader = reader_of(path) if columns["user"] is None else None
+        labels = ["the file's name"] if reader else []
+        labels += [f"column {name!r}" for name in names]
         check = Check(settings, str(path), file.unit, labels, problems)
         are_found = len(labels) == len(columns)
         blocks = file.blocks(names if are_found else [])
         for block in itertools.islice(blocks, MAX_BLOCKS if problems else None):
             if are_found:
-                users = [pa.repeat(user, len(block.numbers)) for user in one_user]
+                users = [pa.repeat(reader, len(block.numbers))] if reader else []
                 check.add(block._replace(columns=users + block.columns))
             else:  # the encoding can be seen without the columns
                 check.refuse({number: fault for number, fault in block.broken.items() if fault == NOT_UTF_8})
