@@ -96,11 +96,12 @@ class AdamByConventions:
         beta_1, beta_2 = BETA_1, BETA_2
         if self.conventions.betas == "keras":  # the powers stay in float64: their own rounding is lost in the weights'
             beta_1, beta_2 = float(np.float32(beta_1)), float(np.float32(beta_2))
-        size, root = self.learning_rate / (1 - beta_1**steps), (1 - beta_2**steps) ** 0.5
+        step_size = self.learning_rate / (1 - beta_1**steps)
+        bias_correction2_sqrt = (1 - beta_2**steps) ** 0.5
         if self.conventions.epsilon == "torch":
-            parameter.addcdiv_(m, v.sqrt().div_(root).add_(1e-8), value=-size)
+            parameter.addcdiv_(m, v.sqrt().div_(bias_correction2_sqrt).add_(1e-8), value=-step_size)
         else:
-            parameter.addcdiv_(m, v.sqrt().add_(1e-7), value=-size * root)
+            parameter.addcdiv_(m, v.sqrt().add_(1e-7), value=-step_size * bias_correction2_sqrt)
 
     def sum_squares(self, gradient: Tensor) -> Tensor:
         """The squares of a gradient, row by row of a sparse one before those of the same row are added up."""
