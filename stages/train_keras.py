@@ -126,7 +126,7 @@ class KerasTrainer:
         self.model.set_weights(weights)
 
     def get_optimizer_state(self) -> Weights:
-        """A copy of Adam's step count and running means."""
+        """A copy of Adam's step count, learning rate and running means."""
         return [np.array(variable) for variable in self.model.optimizer.variables]
 
     def set_optimizer_state(self, state: Weights) -> None:
