@@ -3,14 +3,13 @@
 import contextlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from stages.program.errors import StageError
 from stages.program.process import temporary_files
 
 
-@contextmanager
+@contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`: renamed over `path` when the block succeeds, removed when it fails.
 
