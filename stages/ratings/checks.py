@@ -113,7 +113,8 @@ class Check:
         for role in ROLES[:2]:
             ids, faults, has_names = _read_ids(rows[role])
             rows = rows.set_column(rows.schema.names.index(role), role, ids).append_column(f"{role} fault", faults)
-            self.named |= {role} if has_names else set()
+            if has_names:
+                self.named.add(role)
         if self._settings.missing_ids == "leave_out":
             for role in ROLES[:2]:
                 rows = self._leave_out(rows, role, MISSING_ID, "no user or book")

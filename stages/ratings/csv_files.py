@@ -72,7 +72,7 @@ class CsvFile:
             table = pyarrow.csv.read_csv(
                 pa.BufferReader(data),
                 pyarrow.csv.ReadOptions(block_size=len(data) + 1, column_names=names, use_threads=False),
-                pyarrow.csv.ParseOptions(delimiter=self._delimiter, quote_char=self._quotes and '"'),
+                pyarrow.csv.ParseOptions(delimiter=self._delimiter, quote_char='"' if self._quotes else False),
                 pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(wanted, pa.string()), include_columns=wanted),
             )
         except pa.ArrowInvalid:

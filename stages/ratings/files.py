@@ -72,10 +72,14 @@ def find_files(settings: Prepare) -> list[Path]:
     files = [file for file in sorted(listed) if file.name[0] not in "._" and not file.is_dir() and file.stat().st_size]
     if not files:
         raise StageError(f"{path} has no files with ratings (prepare.ratings and prepare.files in params.yaml)")
-    by_reader: dict[str, Path] = {}
-    for file in files if settings.columns.user is None else []:
-        if (same := by_reader.setdefault(reader_of(file), file)) != file:
-            raise StageError(f"{same} and {file} are both named after {reader_of(file)!r}: each reader has one file")
+    if settings.columns.user is None:
+        by_reader: dict[str, Path] = {}
+        for file in files:
+            other = by_reader.setdefault(reader_of(file), file)
+            if other != file:
+                raise StageError(
+                    f"{other} and {file} are both named after {reader_of(file)!r}: each reader has one file"
+                )
     return files
 
 

@@ -45,8 +45,8 @@ class JsonLines:
         for items, undecodable in self._parts:
             rows, broken = {}, {**undecodable}
             for number, item in items.items():
-                values = [item.get(name) for name in names] if isinstance(item, dict) else [item, []]
-                if any(isinstance(value, list | dict) for value in values):
+                values = [item.get(name) for name in names] if isinstance(item, dict) else None
+                if values is None or any(isinstance(value, list | dict) for value in values):
                     broken[number] = f"without an object of plain values; write it {ADVICE}"
                 else:
                     rows[number] = [as_text(value) for value in values]
