@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 from tqdm import tqdm
 
-from stages.engines.torch import accelerate, configure, describe, share_gradients
+from stages.engines.torch import accelerate, configure, share_gradients
 from stages.engines.workers import Workers
 from stages.program.params import Params
 from stages.program.process import run_stage
@@ -88,7 +88,7 @@ class TorchTrainer:
 
     def describe(self) -> str:
         """The framework, its version and the device that trains."""
-        return describe(self.device)
+        return f"PyTorch {torch.__version__} on {self.device}"
 
     def train_one_epoch(self, rows: Ratings, epoch: int) -> float:
         """Train on each batch once; the mean of the examples' losses as they were then."""

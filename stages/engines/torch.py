@@ -119,11 +119,6 @@ def exchange(gradients: Sequence[Tensor], workers: Workers) -> list[Tensor]:
     ]
 
 
-def describe(device: torch.device) -> str:
-    """The version and the device that train."""
-    return f"PyTorch {torch.__version__} on {device}"
-
-
 @dataclass(frozen=True)
 class _Network:
     """Look-ups in tables, side by side through linear layers with ReLU between them; the last layer's width is 1."""
