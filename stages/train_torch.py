@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from stages.engines.torch import accelerate, configure, share_gradients
 from stages.engines.workers import Workers
-from stages.program.params import Params
+from stages.program.params import Model, Params
 from stages.program.process import run_stage
 from stages.ratings.table import Ratings
 from stages.training.conventions import AdamConventions, resolve_adam
@@ -23,13 +23,12 @@ from stages.training.losses import average_batches
 class Recommender(nn.Module):
     """Predicts a user's rating of a book from one learned vector of each."""
 
-    def __init__(self, params: Params, training: Ratings) -> None:
+    def __init__(self, user_count: int, book_count: int, size: Model, sparse: bool) -> None:
         super().__init__()
-        sparse = adam_conventions(params).repeated_rows == "keras"  # gradients with a row for each look-up
-        self.book_embedding = nn.Embedding(training.book_count, params.model.embedding_dim, sparse=sparse)
-        self.user_embedding = nn.Embedding(training.user_count, params.model.embedding_dim, sparse=sparse)
+        self.book_embedding = nn.Embedding(book_count, size.embedding_dim, sparse=sparse)
+        self.user_embedding = nn.Embedding(user_count, size.embedding_dim, sparse=sparse)
         layers: list[nn.Module] = []
-        for fan_in, fan_out in params.model.layer_shapes:
+        for fan_in, fan_out in size.layer_shapes:
             layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
         self.dense = nn.Sequential(*layers[:-1])
 
@@ -48,7 +47,9 @@ class Recommender(nn.Module):
 def build_model(params: Params, training: Ratings) -> Recommender:
     """The untrained network, with the initial weights that the conventions ask for."""
     torch.manual_seed(params.train.seed)
-    model = Recommender(params, training).to(getattr(torch, params.train.precision))
+    sparse = adam_conventions(params).repeated_rows == "keras"  # gradients with a row for each look-up
+    model = Recommender(training.user_count, training.book_count, params.model, sparse)
+    model.to(getattr(torch, params.train.precision))
     set_initial_weights(model, draw_initial_weights(params, training.user_count, training.book_count))
     if params.model.output_bias == "mean":
         nn.init.constant_(model.layers[-1].bias, training.mean)
