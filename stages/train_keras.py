@@ -119,7 +119,7 @@ class KerasTrainer:
 
     def get_weights(self) -> Weights:
         """A copy of all weights."""
-        return [np.array(weight) for weight in self.model.get_weights()]
+        return self.model.get_weights()  # type: ignore[no-any-return]
 
     def set_weights(self, weights: Weights) -> None:
         """Go on from these weights; the optimiser's state is kept."""
