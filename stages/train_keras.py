@@ -58,10 +58,12 @@ def set_initial_weights(model: "keras.Model", weights: InitialWeights) -> None:
         model.get_layer("book_embedding").embeddings.assign(weights.book_embedding)
     if weights.user_embedding is not None:
         model.get_layer("user_embedding").embeddings.assign(weights.user_embedding)
-    for position, kernel in enumerate(weights.kernels or []):
-        model.get_layer(f"dense_{position}").kernel.assign(kernel)
-    for position, bias in enumerate(weights.biases or []):
-        model.get_layer(f"dense_{position}").bias.assign(bias)
+    if weights.kernels is not None:
+        for position, kernel in enumerate(weights.kernels):
+            model.get_layer(f"dense_{position}").kernel.assign(kernel)
+    if weights.biases is not None:
+        for position, bias in enumerate(weights.biases):
+            model.get_layer(f"dense_{position}").bias.assign(bias)
 
 
 def adam_conventions(params: Params) -> AdamConventions:
@@ -107,7 +109,7 @@ class KerasTrainer:
                 [rows.books, rows.users],
                 rows.stars,
                 self.batch_size,
-                shuffle=False,
+                shuffle=False,  # they come in an order that is drawn for each epoch, the same in both frameworks
                 callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=show)],
                 verbose=0,
             )

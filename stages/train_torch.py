@@ -63,10 +63,12 @@ def set_initial_weights(model: Recommender, weights: InitialWeights) -> None:
         model.book_embedding.weight.copy_(torch.from_numpy(weights.book_embedding))
     if weights.user_embedding is not None:
         model.user_embedding.weight.copy_(torch.from_numpy(weights.user_embedding))
-    for layer, kernel in zip(model.layers, weights.kernels or [], strict=False):
-        layer.weight.copy_(torch.from_numpy(kernel.T))
-    for layer, bias in zip(model.layers, weights.biases or [], strict=False):
-        layer.bias.copy_(torch.from_numpy(bias))
+    if weights.kernels is not None:
+        for layer, kernel in zip(model.layers, weights.kernels, strict=True):
+            layer.weight.copy_(torch.from_numpy(kernel.T))
+    if weights.biases is not None:
+        for layer, bias in zip(model.layers, weights.biases, strict=True):
+            layer.bias.copy_(torch.from_numpy(bias))
 
 
 def adam_conventions(params: Params) -> AdamConventions:
@@ -81,6 +83,7 @@ class TorchTrainer:
         self.device = configure(params)
         self.batch_size = params.train.batch_size
         self.model = build_model(params, training).to(self.device)
+        # Under native conventions it is what torch.optim.Adam computes.
         optimizer = AdamByConventions(self.model.parameters(), params.train.learning_rate, adam_conventions(params))
         if workers is None:
             self.optimizer = accelerate(self.model, optimizer)  # the same Adam, faster

@@ -80,8 +80,11 @@ class Prepare(Section):
     header: bool = True
     """Whether the first line of a CSV file names its columns."""
     separator: Literal["auto", ",", ";", "\t", "\\t", "|", "::", " "] = "auto"
-    quotes: bool = True
-    """Whether quotes hold a field together that may have separators and line breaks within; else they are text."""
+    quotes: bool | Literal["backslash"] = True
+    """Whether quotes hold a field together that may have separators and line breaks within; else they are text.
+
+    A quote within such a field is written twice, or after a backslash.
+    """
     encoding: str = "utf-8"
     """Of text, by Python's name."""
     rating_words: dict[Word, Stars] = {}

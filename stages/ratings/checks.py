@@ -179,7 +179,8 @@ def list_problems(checks: list[Check]) -> Iterator[str]:
             counts, numbers, values = zip(*findings, strict=True)
             count = sum(counts)
             rows = [f"{number:,}" for number in itertools.chain(*numbers)]
-            examples = [shorten(repr(value)) for value in dict.fromkeys(map(str, itertools.chain(*values)))]
+            distinct = dict.fromkeys(map(str, itertools.chain(*values)))
+            examples = [shorten(repr(value).replace(r"\\", "\\")) for value in distinct]
             kind, semicolon, advice = fault.partition("; ")
             wrong = f"{count:,} {_plural('value' if role else check.unit, count)} {kind}"
             if role:

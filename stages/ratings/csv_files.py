@@ -26,7 +26,11 @@ SEPARATORS = ("\t", "::", ";", "|", ",", " ")  # the comma late: it may be a dec
 DOUBLE_COLON = "\x1f"  # stands for `::`, which is longer than the one character that readers of CSV take
 QUOTING: dict[bool, Any] = {True: csv.QUOTE_MINIMAL, False: csv.QUOTE_NONE}
 CLOSED = re.compile(r'"[^"]*"')
-ADVICE = "; within quotes, a quote is written twice; prepare.quotes: false where quotes are but text"
+ESCAPED = re.compile(r'\\(["\\])')
+ADVICE = (
+    '; within quotes, a quote is written twice; prepare.quotes: backslash where it is written \\", false where quotes '
+    "are but text"
+)
 SWALLOWING = f"with a quote that goes on over lines that look like rows{ADVICE}"
 MISPLACED = f"with text behind a closing quote{ADVICE}"
 UNCLOSED = f"with a quote that isn't closed, or a field of more than {csv.field_size_limit():,} characters{ADVICE}"
@@ -45,12 +49,11 @@ class CsvFile:
         head = first.text[:HEAD]
         self.separator = _find_separator(head, settings)
         self._delimiter = self.separator.replace("::", DOUBLE_COLON)
-        self._chunks: Iterator[Chunk] = itertools.chain([first], chunks)
-        if self.separator == "::":
-            self._chunks = (part._replace(text=part.text.replace("::", DOUBLE_COLON)) for part in self._chunks)
-        row = next(_read_head(head, self.separator, settings.quotes), [])
-        self._width, self._header, self._words = len(row), settings.header, _words(settings)
-        self._quotes = settings.quotes
+        parts = itertools.chain([first], chunks)
+        self._chunks = (part._replace(text=_in_one_form(part.text, self.separator, settings)) for part in parts)
+        row = next(_read_head(head, self.separator, settings), [])
+        self._width, self._header, self._words = len(row), settings.header, words_of(settings)
+        self._quotes = bool(settings.quotes)
         self.names = row if settings.header else [str(number + 1) for number in range(len(row))]
 
     def blocks(self, names: list[str]) -> Iterator[Block]:
@@ -62,7 +65,7 @@ class CsvFile:
             header = False
 
     def _read_fast(self, chunk: Chunk, places: list[int]) -> Block | None:
-        """None where lines and rows differ, or a row has too few or too many fields."""
+        """None where lines and rows differ, a row has too few or too many fields, or readers of CSV would differ."""
         data = chunk.text.encode()
         ends = np.flatnonzero(np.frombuffer(b"\n" + data, np.uint8) == ord("\n"))
         lines = chunk.first + np.flatnonzero(np.diff(ends, append=len(data) + 1) > 1)  # but blank ones
@@ -77,8 +80,7 @@ class CsvFile:
             )
         except pa.ArrowInvalid:
             return None
-        may_go_on = self._quotes and data.rstrip(b"\n").rpartition(b"\n")[2].count(b'"') % 2
-        if len(table) != len(lines) or may_go_on:
+        if len(table) != len(lines) or (self._quotes and _may_be_misread(data, self._delimiter)):
             return None
         return Block([column.combine_chunks() for column in table.columns], lines, chunk.undecodable)
 
@@ -101,7 +103,12 @@ class CsvFile:
             try:
                 row = next(reader)
             except csv.Error as error:
-                broken[number] = MISPLACED if "expected after" in str(error) else UNCLOSED
+                if "expected after" not in str(error):
+                    broken[number] = UNCLOSED
+                elif reader.line_num == begin + 1 and (values := self._read_around(lines[begin], places)):
+                    rows[number] = values
+                else:
+                    broken[number] = MISPLACED
                 continue
             if places and self._has_swallowed(row, lines[begin : reader.line_num], places[-1]):
                 broken[number] = SWALLOWING
@@ -113,6 +120,15 @@ class CsvFile:
                 broken[number] = "cut off at the end of the file" if is_cut else found
         return Block.of(rows, len(places), broken)
 
+    def _read_around(self, line: str, places: list[int]) -> list[str] | None:
+        """A line's values, where text behind a closing quote is in none of them: readers of CSV would differ there."""
+        row = next(csv.reader([line], delimiter=self._delimiter))
+        if len(row) != self._width:
+            return None
+        whole = {*line.rstrip("\n").split(self._delimiter)}
+        values = [row[place] for place in places]
+        return values if all(value in whole or f'"{value}"' in whole for value in values) else None
+
     def _has_swallowed(self, row: list[str], lines: list[str], rating: int) -> bool:
         """Whether a row of several lines looks like several rows, of which the first ends and the last has a rating.
 
@@ -122,9 +138,9 @@ class CsvFile:
             return False
         first, *further = (self._split(line) for line in lines if line.strip())
         opened = next((place for place, field in enumerate(row) if "\n" in field), 0)
-        ends = len(first) >= self._width and _is_rating(first[rating - self._width], self._words)
+        ends = len(first) >= self._width and is_rating(first[rating - self._width], self._words)
         are_rows = bool(further) and all(len(fields) == self._width for fields in further)
-        return are_rows and (ends or opened > rating) and _is_rating(further[-1][rating], self._words)
+        return are_rows and (ends or opened > rating) and is_rating(further[-1][rating], self._words)
 
     def _split(self, line: str) -> list[str]:
         """A line's fields: with quotes that are but text, or that close."""
@@ -133,19 +149,36 @@ class CsvFile:
         return as_text if len(as_text) == self._width else quoted
 
 
-def _read_head(head: str, separator: str, quotes: bool) -> Iterator[list[str]]:
+def _in_one_form(text: str, separator: str, settings: Prepare) -> str:
+    """With one character for `::`, and quotes within quotes written twice."""
+    if settings.quotes == "backslash":
+        text = ESCAPED.sub(lambda escaped: escaped[1].replace('"', '""'), text)
+    return text.replace("::", DOUBLE_COLON) if separator == "::" else text
+
+
+def _may_be_misread(data: bytes, delimiter: str) -> bool:
+    """Whether text stands behind a closing quote, or the last row may go on in the next chunk."""
+    if b'"' not in data:
+        return False
+    characters = np.frombuffer(data + b"\n", np.uint8)
+    closing = np.flatnonzero(characters == ord('"'))[1::2]
+    is_loose = not np.isin(characters[closing + 1], [*b'"\n', ord(delimiter)]).all()
+    return is_loose or data.rstrip(b"\n").rpartition(b"\n")[2].count(b'"') % 2 == 1
+
+
+def _read_head(head: str, separator: str, settings: Prepare) -> Iterator[list[str]]:
     """The rows at a file's beginning, without blank ones."""
     delimiter = separator.replace("::", DOUBLE_COLON)
-    lines = io.StringIO(head.replace(separator, delimiter))
-    return filter(None, csv.reader(lines, delimiter=delimiter, quoting=QUOTING[quotes]))
+    lines = io.StringIO(_in_one_form(head, separator, settings))
+    return filter(None, csv.reader(lines, delimiter=delimiter, quoting=QUOTING[bool(settings.quotes)]))
 
 
-def _words(settings: Prepare) -> set[str]:
+def words_of(settings: Prepare) -> set[str]:
     """What may stand for a rating, or for none, but numbers."""
     return {*settings.rating_words, *map(str, settings.not_rated)}
 
 
-def _is_rating(text: str, words: set[str]) -> bool:
+def is_rating(text: str, words: set[str]) -> bool:
     """Whether a field looks like a rating, or says that there is none."""
     return text.strip() in words or bool(NUMBER.fullmatch(text.strip().replace(",", ".")))
 
@@ -159,13 +192,13 @@ def _find_separator(head: str, settings: Prepare) -> str:
         return settings.separator.replace(r"\t", "\t")
     names = {name for _, name in settings.columns if isinstance(name, str)}
     places = [place - 1 for _, place in settings.columns if isinstance(place, int)]
-    words = _words(settings)
+    words = words_of(settings)
 
     def fit(separator: str) -> tuple[bool, bool, bool, float]:
-        rows = list(itertools.islice(_read_head(head, separator, settings.quotes), SAMPLE))
+        rows = list(itertools.islice(_read_head(head, separator, settings), SAMPLE))
         width = min(map(len, rows), default=0)
         is_named = bool(rows and names and names <= {*rows[0]})
-        is_rated = max(places, default=width) < width and all(_is_rating(row[places[-1]], words) for row in rows)
+        is_rated = max(places, default=width) < width and all(is_rating(row[places[-1]], words) for row in rows)
         is_whole = is_rated and not any(other in row[places[0]] for row in rows for other in SEPARATORS[:-1])
         return is_named, is_rated, is_whole, min(width, 1.5) if separator == " " else width
 

@@ -12,6 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from stages.program.errors import StageError, shorten
@@ -31,15 +32,18 @@ TEXT_KINDS = {
 }
 BINARY = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 BINARY_KINDS = {
-    rb"ARROW1|FEA1": "an Arrow or Feather file", rb"PARE": "an encrypted Parquet file", rb"ORC": "an ORC file",
+    rb"ARROW1|FEA1|\xff{4}": "an Arrow or Feather file", rb"PARE": "an encrypted Parquet file", rb"ORC": "an ORC file",
     rb"\xd0\xcf\x11\xe0": "an Excel workbook (.xls)", rb"\x89HDF": "an HDF5 file", rb"SQLite": "an SQLite database",
     rb"\x80[\x04\x05]\x95": "a Python pickle", rb"\x93NUMPY": "a NumPy file", rb"Obj\x01": "an Avro file",
     rb"7z\xbc\xaf|Rar!": "a 7z or rar archive", rb".{257}ustar": "a tar archive", rb"\x89PNG": "a picture",
+    **dict.fromkeys((*COMPRESSIONS, rb"\x5d\0\0"), "compressed in another way, or twice, as an archive"),
 }  # fmt: skip
 ENDINGS = r"(?<=.)(\.(csv|tsv|txt|dat|data|inter|json|jsonl|ndjson|parquet|gz|bz2|xz|zst|zstd|lz4|zip))+$"
 UNDECODED = re.compile("[\udc80-\udcff]")  # as Python's surrogateescape leaves it
-NOT_UTF_8 = "not in UTF-8; prepare.encoding: latin-1 would read it, or cp1252 where it comes from Windows"
-ADVICE = "; prepare-ratings takes CSV, JSON and Parquet"
+UNDECODABLE = "not in "
+NOT_UTF_8 = f"{UNDECODABLE}UTF-8; prepare.encoding: latin-1 would read it, or cp1252 where it comes from Windows"
+UNPACK = "; unpack it, and name the file with the ratings"
+ADVICE = "; prepare-ratings takes CSV, JSON and Parquet: save it as one of these"
 
 
 class Chunk(NamedTuple):
@@ -50,7 +54,7 @@ class Chunk(NamedTuple):
     first: int
     """The first line's number, from 1."""
     undecodable: dict[int, str]
-    """The numbers of lines that aren't in UTF-8, and what to say of them."""
+    """The numbers of lines that aren't in the file's encoding, and what to say of them."""
 
 
 def find_files(settings: Prepare) -> list[Path]:
@@ -99,7 +103,7 @@ def recognise(path: Path, encoding: str) -> tuple[str, str]:
     magics = TEXT_KINDS | (BINARY_KINDS if BINARY.search(head) else {})
     kind = next((kind for magic, kind in magics.items() if re.match(magic, head, re.DOTALL)), None)
     if kind:
-        raise StageError(f"{path} is {kind}{ADVICE}")
+        raise StageError(f"{path} is {kind}{UNPACK if kind.endswith('archive') else ADVICE}")
     if head.startswith(b"PAR1") and (BINARY.search(head) or b"\n" not in head):
         return "Parquet", encoding
     marked = json.detect_encoding(head)
@@ -135,12 +139,12 @@ def open_file(path: Path) -> Any:
         for member in archive.infolist()
         if not member.is_dir() and not Path(member.filename).name.startswith(".")
     ]
-    if any(member.filename == "[Content_Types].xml" for member in members):
+    if any(member.filename in ("[Content_Types].xml", "mimetype") for member in members):
         raise StageError(f"{path} is an Excel workbook (.xlsx), or another office file{ADVICE}")
     if len(members) != 1:
         names = ", ".join(shorten(repr(member.filename)) for member in members[:10])
         found = f"a zip archive of {len(members)} files ({names})"
-        raise StageError(f"{path} is {found}; unpack it, and name the file with the ratings")
+        raise StageError(f"{path} is {found}{UNPACK}")
     return archive.open(members[0])
 
 
@@ -149,19 +153,20 @@ def read_chunks(path: Path, encoding: str) -> Iterator[Chunk]:
 
     Raises:
         StageError: a line is far too long.
-        UnicodeDecodeError: the text isn't in its encoding, and that isn't UTF-8.
+        UnicodeDecodeError: the text isn't in its encoding, and in which line can't be said.
     """
-    is_utf_8 = codecs.lookup(encoding).name == "utf-8"
+    fault = NOT_UTF_8 if codecs.lookup(encoding).name == "utf-8" else f"{UNDECODABLE}{encoding}; see prepare.encoding"
     number = 1
-    with io.TextIOWrapper(open_file(path), encoding, "surrogateescape" if is_utf_8 else "strict") as stream:
+    with io.TextIOWrapper(open_file(path), encoding, "surrogateescape") as stream:
         while text := stream.read(CHUNK) + (end := stream.readline(LONGEST_LINE)):
             first = number
-            number += text.count("\n")
+            characters = np.frombuffer(text.encode(errors="replace"), np.uint8)
+            number += int(np.count_nonzero(characters == ord("\n")))  # faster than str.count
             if len(end) == LONGEST_LINE:
                 raise StageError(f"{path}: line {number:,} is longer than {LONGEST_LINE:,} characters")
             undecodable = {}
             if not text.isascii() and UNDECODED.search(text):
                 lines = enumerate(text.split("\n"), first)
-                undecodable = {at: NOT_UTF_8 for at, line in lines if UNDECODED.search(line)}
+                undecodable = {at: fault for at, line in lines if UNDECODED.search(line)}
                 text = UNDECODED.sub("\ufffd", text)
             yield Chunk(text.removeprefix("\ufeff") if first == 1 else text, first, undecodable)

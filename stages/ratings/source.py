@@ -14,9 +14,9 @@ import pyarrow as pa
 from stages.engines.here import HERE, Engine
 from stages.program.errors import StageError, list_names, shorten
 from stages.program.params import Prepare
-from stages.ratings.checks import NUMBER, Check, Source, join, list_problems
-from stages.ratings.csv_files import CsvFile
-from stages.ratings.files import NOT_UTF_8, find_files, reader_of, recognise
+from stages.ratings.checks import Check, Source, join, list_problems
+from stages.ratings.csv_files import CsvFile, is_rating, words_of
+from stages.ratings.files import NOT_UTF_8, UNDECODABLE, find_files, reader_of, recognise
 from stages.ratings.json_files import JsonArray, JsonLines
 from stages.ratings.parquet_files import ParquetFile
 from stages.ratings.table import Ratings
@@ -60,6 +60,8 @@ def read_source(settings: Prepare, engine: Engine = HERE) -> Source:
         if checks[-1].problems:
             break
     problems = [*checks[-1].problems, *list_problems(checks)]
+    if checks[-1].problems and len(paths) > 1:
+        problems[0] += f" (one of {len(paths)} files; prepare.files chooses among a folder's)"
     if problems:
         if len(problems) > MAX_PROBLEMS:
             problems[MAX_PROBLEMS:] = [f"and {len(problems) - MAX_PROBLEMS} more"]
@@ -92,7 +94,7 @@ def _read(settings: Prepare, path: Path) -> tuple[Check, Ratings]:
                 users = [pa.repeat(reader, len(block.numbers))] if reader else []
                 check.add(block._replace(columns=users + block.columns))
             else:  # the encoding can be seen without the columns
-                check.refuse({number: fault for number, fault in block.broken.items() if fault == NOT_UTF_8})
+                check.refuse({number: fault for number, fault in block.broken.items() if fault.startswith(UNDECODABLE)})
     except DAMAGE as error:
         raise StageError(_explain(path, error)) from error
     return check, check.pop_ratings()
@@ -122,11 +124,12 @@ def _find_columns(file: AnyFile, settings: Prepare) -> tuple[dict[str, str | Non
         found[role] = name
     if not wrong:
         return found, ""
-    separated = f" (separated by {file.separator!r})" if file.separator else ""
+    is_separated = file.separator and (len(file.names) > 1 or settings.separator != "auto")
+    separated = f" (separated by {file.separator!r})" if is_separated else ""
     advice = f"known: {list_names(file.names)}{separated}"
-    if file.separator and settings.header and any(NUMBER.fullmatch(name.replace(",", ".")) for name in file.names):
-        example = "{user: 1, book: 2, rating: 3}"
-        advice = f"no header? then prepare.header: false and prepare.columns by place, such as {example}; {advice}"
+    if file.separator and settings.header and any(is_rating(name, words_of(settings)) for name in file.names):
+        places = "by their places, {user: 1, book: 2, rating: 3} where they stand so"
+        advice = f"no header? then prepare.header: false and prepare.columns {places}; {advice}"
     elif settings.header and found["book"] and found["rating"] and found != dict(settings.columns):
         null = "" if found["user"] else " (user: null where each file is one user's)"
         advice = f"did you mean {json.dumps(found, ensure_ascii=False)}{null}? {advice}"

@@ -52,7 +52,7 @@ BOOK_CROSSING = b'"User-ID";"ISBN";"Book-Rating"\r\n"3";"014044913X";"0"\r\n"3";
 AMAZON = "Id,Title,User_id,review/score\n0140449132,Salt,AX1,4.0\n0552993697,Orchard,,5.0\n0140449132,Salt,nan,3.0\n"
 
 
-def zipped(**members: str) -> bytes:
+def zipped(**members: str | bytes) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, content in members.items():
@@ -126,6 +126,14 @@ READ: dict[str, tuple[dict[str, Any], dict[str, Any], list[Any], dict[str, int]]
     "a JSON array": ({"j.json": ARRAY}, {}, [(1, "b", 3), (2, "c", 4.5)], {}),
     "a JSON array in UTF-16": (
         {"j.json": ARRAY.encode("utf-16")}, {"encoding": "utf-16"}, [(1, "b", 3), (2, "c", 4.5)], {},
+    ),
+    "text behind quotes in another column": (
+        {"t.csv": "title," + HEAD + '"Great" book,1,2,3\n"x\ny",2,3,4\n"a, b",3,4,5\n'}, {},
+        [(1, 2, 3), (2, 3, 4), (3, 4, 5)], {},
+    ),
+    "quotes after backslashes, from Spark": (
+        {"s.csv": HEAD + r'1,"The \"Best\", of\\",5' + "\n" + r'2,a\b,4' + "\n"}, {"quotes": "backslash"},
+        [(1, 'The "Best", of\\', 5), (2, r"a\b", 4)], {},
     ),
     "quotes that are but text": (
         {"a.tsv": 'user_id\tbook_id\trating\ttitle\n1\t"b\t5\t"Great\n2\t3\t4\tthe 5" one\n'}, {"quotes": False},
@@ -246,9 +254,16 @@ REFUSED: dict[str, tuple[str | bytes, dict[str, Any], list[str]]] = {
     ),
     "Cyrillic first in UTF-16": (("книга," + HEAD).encode("utf-16-le"), {}, ["prepare.encoding: utf-16-le"]),
     "a list in JSON": ('{"user_id": [], "book_id": 1, "rating": 3}\n', {}, ["1 line without an object"]),
-    "a quote within a field": (
-        HEAD.replace("\n", ",t\n") + '1,2,3,"Great" book\n2,3,4,"x\ny"\n', {}, ["1 line with text behind a closing"]
+    "text behind a quote in an id": (HEAD + '1,"12"3,5\n2,123,4\n', {}, ["1 line with text behind a closing quote"]),
+    "undefined in cp1252": (
+        HEAD.encode() + b"1,2,3\n\x81,2,3\n", {"encoding": "cp1252"}, ["1 line not in cp1252 (line 3)"]
     ),
+    "words without a header": (
+        "ann,b,liked it\n", {"rating_words": {"liked it": 3}}, ["no header?", "'liked it' (separated by ',')"]
+    ),
+    "gzip in a zip": (zipped(**{"r.csv.gz": gzip.compress(HEAD.encode())}), {}, ["compressed", "unpack it"]),
+    "tar": (b"r.csv".ljust(257, b"\0") + b"ustar", {}, ["a tar archive; unpack it"]),
+    "text behind an empty field": (HEAD + '1,""3,5\n', {}, ["text behind a closing quote", "quotes: backslash"]),
     "an export by other names, not rated": (
         EXPORTS["bela.csv"], {}, ["no column 'user_id'", '"book": "Book Id"', "off the scale 1 to 5: '0' (line 3)"],
     ),
@@ -311,6 +326,10 @@ def test_refuses(content: str | bytes, settings: dict[str, Any], fragments: list
         assert fragment in message
 
 
+def test_no_separator_is_named_where_none_is_seen(tmp_path: Path) -> None:
+    assert refusal(write(tmp_path, {"a.csv": "a^b^c\n"})).endswith("known: 'a^b^c'")
+
+
 def test_one_message_says_all_that_a_file_needs(tmp_path: Path) -> None:
     names, encoding, scale = refusal(write(tmp_path, {"b.csv": BOOK_CROSSING})).splitlines()
     assert 'did you mean {"user": "User-ID", "book": "ISBN", "rating": "Book-Rating"}?' in names
@@ -371,6 +390,12 @@ def test_lines_are_right_after_rows_that_are_left_out(tmp_path: Path) -> None:
     assert "'9' (line 6)" in refusal(file, not_rated=[0], missing_ids="leave_out")
 
 
+def test_a_folder_with_another_table_is_told_to_choose(tmp_path: Path) -> None:
+    message = refusal(write(tmp_path, {"books.csv": "book_id,title\n1,Emma\n", "ratings.csv": HEAD + "1,2,3\n"}))
+    assert "books.csv has no column 'user_id'" in message
+    assert "one of 2 files; prepare.files chooses" in message
+
+
 def test_a_folder_without_ratings_is_refused(tmp_path: Path) -> None:
     write(tmp_path, {"_SUCCESS": "", ".hidden.csv": "user_id"})
     assert "no files with ratings" in refusal(tmp_path)
@@ -404,7 +429,7 @@ def as_parquet(table: Any = TABLE) -> bytes:
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "plain": bytes,
     **COMPRESSORS,
-    "zip": lambda content: zipped(ratings=content),  # type: ignore[arg-type]
+    "zip": lambda content: zipped(ratings=content),
 }
 SEPARATORS = (",", ";", "\t", "|", "::", " ")
 ENCODINGS = ["utf-8-sig", "latin-1", "cp1252", "utf-16", "utf-16-le", "utf-32", "cp437", "mac_roman", "cp037"]

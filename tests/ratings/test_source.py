@@ -108,7 +108,7 @@ REFUSED: dict[str, tuple[bytes, list[str]]] = {
         HEADER + b"x,2,3\n9.78014E+12,2,3\n", ["in powers of ten: '9.78014E+12' (line 3)"]
     ),
     "id missing among names": (
-        HEADER + b"x,2,3\nnan,2,3\n\\N,2,3\n", ["2 values missing: 'nan', '\\\\N' (lines 3, 4)"]
+        HEADER + b"x,2,3\nnan,2,3\n\\N,2,3\n", ["2 values missing: 'nan', '\\N' (lines 3, 4)"]
     ),
     "id fractional or negative beside a missing one, from Excel": (
         HEADER + b'1,"=""""",3\n2,-5,3\n3,"=""1.5""",4\n',
