@@ -30,7 +30,7 @@ DAMAGE = (  # what readers raise at a file that is missing, cut off or damaged
     OSError, EOFError, RuntimeError, UnicodeError, pa.ArrowException, zlib.error, lzma.LZMAError, zipfile.BadZipFile,
 )  # fmt: skip
 KNOWN_NAMES = {  # what collections call these columns, the likeliest first
-    "user": ["userid", "user", "readerid", "reader", "reviewerid", "memberid", "customerid", "id"],
+    "user": ["userid", "user", "uid", "readerid", "reader", "reviewerid", "memberid", "customerid", "id"],
     "book": [
         "bookid", "book", "isbn", "itemid", "item", "movieid", "parentasin", "asin", "productid", "id", "title", "name",
     ],
