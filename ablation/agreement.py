@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, get_args
 
 from ablation.plan import CONVENTIONS, Framework
 from divergence.__main__ import describe
-from divergence.comparison import TOLERANCE, Comparison
+from divergence.comparison import LABELS, TOLERANCE, Comparison
 from divergence.walk import walk
 from stages.program.params import Params
 from stages.program.process import run_stage
@@ -75,11 +75,12 @@ def main(params: Params, train: Path, agreement: Path) -> None:
             comparison = Comparison.read(records["pytorch"], records["keras"])
             found = walk(comparison)
             print(f"Under {side}'s conventions:\n\n{describe(comparison, found)}\n")
-            beyond = [row.largest for row in found.rows if row.largest > TOLERANCE["float64"][row.checkpoint]]
+            beyond = [row for row in found.rows if row.largest > TOLERANCE["float64"][row.checkpoint]]
+            first = [f"step {row.step}, {LABELS[row.checkpoint]}: of other numbers" for row in beyond]  # none is chance
             metrics[side] = {
                 "differing": len(beyond),
-                "largest_difference": float(f"{max(beyond, default=0.0):.2g}"),
-                "first": str(found.findings[0]) if found.findings else "none",
+                "largest_difference": float(f"{max((row.largest for row in beyond), default=0.0):.2g}"),
+                "first": [*map(str, found.findings), *first, "none"][0],
             }
     write_json(agreement, metrics)
 

@@ -50,7 +50,8 @@ class Finding:
         return not any(NO_SETTING in line for line in self.evidence)
 
     def __str__(self) -> str:
-        return f"step {self.step}, {LABELS[self.checkpoint]}: {self.what}: {self.one} | {self.other}"
+        which = f" ({'; '.join(self.evidence)})" if self.checkpoint == "shapes" else ""
+        return f"step {self.step}, {LABELS[self.checkpoint]}: {self.what}: {self.one} | {self.other}{which}"
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,8 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from divergence import steps
+from divergence import initialisers, steps
 from divergence.comparison import NO_SETTING, Comparison, Finding, distance, relations
-from divergence.initialisers import NOTABLE, UNLIKELY, find_origins, is_telling, likely, same_distribution, tell_apart
 from divergence.layers import CONVENTIONS, pair_layers
 from divergence.losses import PENALTY, complete_losses, count_digits, find_groups
 from divergence.pairing import label_of, list_unpaired
@@ -99,7 +98,9 @@ def untold(claims: Iterable[Claim]) -> Iterator[str]:
 
 def _weights(comparison: Comparison) -> Iterator[Claim]:
     """The distributions that the first weights were drawn from, and a padding row of zeros."""
-    one, other = (find_origins(record) for record in comparison.records)
+    one, other = (initialisers.find_origins(record) for record in comparison.records)
+    dense = [record.weights_of("Linear", "Dense") for record in comparison.records]
+    dense_axes = (1, 0) if {record.is_pytorch for record in comparison.records} == {True, False} else (0, 1)
     for pair, a, b in comparison.aligned(1, "weights"):
         if not a.size:
             continue
@@ -107,16 +108,22 @@ def _weights(comparison: Comparison) -> Iterator[Claim]:
         yield Claim("weights", "share of finite numbers", pair.label, {finite[0]: ""}, {finite[1]: ""})
         if distance(a, b) > comparison.tolerance("weights"):
             fits = one[pair.one], other[pair.other]
-            times, shared = tell_apart(*fits)
-            if shared and times > NOTABLE:
-                fits = likely(fits[0]), likely(fits[1])
-            here, there = ({known: str(fit) for known, fit in of_weight.items()} for of_weight in fits)
-            if shared and NOTABLE < times < UNLIKELY:
-                what = f"{UNTOLD} {a.size} numbers"
-                yield Claim("weights", what, pair.label, here | {shared: ""}, there | {shared: ""})
-            elif here or there or not same_distribution(a, b):
-                yield Claim("weights", "initialiser", pair.label, here or _unknown(a), there or _unknown(b))
+            times, shared = initialisers.tell_apart(*fits)
+            if shared and times > initialisers.NOTABLE:
+                fits = initialisers.likely(fits[0]), initialisers.likely(fits[1])
+            if times > initialisers.NOTABLE and initialisers.are_told_apart(fits, (a, b)):
+                least = 0 if shared else initialisers.UNNAMED
+                here, there = ({known: str(fit) for known, fit in of.items() if fit.p >= least} for of in fits)
+                if shared and times < initialisers.UNLIKELY:
+                    what = f"{UNTOLD} {a.size} numbers"
+                    yield Claim("weights", what, pair.label, here | {shared: ""}, there | {shared: ""})
+                else:
+                    yield Claim("weights", "initialiser", pair.label, here or _unknown(a), there or _unknown(b))
             yield Claim("weights", "rows of zeros", pair.label, _zero_rows(a), _zero_rows(b))
+        elif a.ndim == 2 and pair.axes != dense_axes and pair.one in dense[0] and pair.other in dense[1]:
+            as_it_lies = "the same numbers, transposed" if dense_axes == (0, 1) else "the same numbers, not transposed"
+            how = "Linear takes (out, in), Dense (in, out)"
+            yield Claim("weights", "square kernel", pair.label, {"as its layer takes it": how}, {as_it_lies: how})
 
 
 def _range(array: Array) -> str:
@@ -145,7 +152,7 @@ def _batches(comparison: Comparison) -> Iterator[Claim]:
             yield Claim("batch", "what it holds", "", {", ".join(one): ""}, {", ".join(other): ""})
         return
     apart = comparison.differences(1, "batch")
-    agree = [part for part in apart if apart[part] == 0 and is_telling(one[part])]
+    agree = [part for part in apart if apart[part] == 0 and initialisers.is_telling(one[part])]
     for name, a, b in comparison.named(1, "batch"):
         yield Claim("batch", "examples", name, {str(len(a)): ""}, {str(len(b)): ""})
         if {a.dtype.kind, b.dtype.kind} == {"f", "i"} and name != "target":
@@ -155,7 +162,7 @@ def _batches(comparison: Comparison) -> Iterator[Claim]:
             shifts, counts = np.unique(a.astype(float) - b, return_counts=True)
             shift, share = shifts[counts.argmax()], counts.max() / a.size
             is_shift = shift != 0 and share > 0.9 and len(np.unique(a)) > 10
-            if is_shift or not same_distribution(a, b):
+            if is_shift or not initialisers.same_distribution(a, b):
                 known = next(relations(a, b, comparison.tolerance("output")), "")
                 if is_shift:
                     known = f"{shift:+g} here in {share:.0%} of the places"

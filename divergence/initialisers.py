@@ -10,7 +10,7 @@ LeCun are cut at two standard deviations and widened by 1/0.8796 to have the var
 
 import itertools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,8 +22,8 @@ SAMPLE = 20_000
 """How many of a tensor's numbers are enough to tell distributions apart."""
 SIGNIFICANCE = 1e-6
 """Below it a distribution is ruled out: one tensor in a million is ruled out wrongly."""
-DOUBTFUL = 0.01
-"""Below it a distribution is named after those that fit better."""
+DOUBTFUL, UNNAMED = 0.01, 1e-4
+"""Below the one a distribution is named after those that fit better, below the other it isn't named."""
 FEW = 40
 """Up to so many numbers, as of a last layer's bias, what the program's other weights fit tells more than they do."""
 UNLIKELY, NOTABLE = 1e4, 20
@@ -108,9 +108,21 @@ def likely(fits: dict[str, Fit]) -> dict[str, Fit]:
     return {known: fit for known, fit in ordered if fit.likelihood >= ordered[0][1].likelihood - np.log(UNLIKELY) / 2}
 
 
+def are_told_apart(fits: Iterable[dict[str, Fit]], arrays: tuple[Array, Array]) -> bool:
+    """Whether two tensors have other initialisers, which fit without doubt, or are no draws from one distribution.
+
+    One that isn't known may look by chance like a known one in one program, and like another in the other.
+    """
+    fit_well = all(any(fit.p >= DOUBTFUL for fit in known.values()) for known in fits)
+    return fit_well or not same_distribution(*arrays)
+
+
 def same_distribution(one: Array, other: Array) -> bool:
-    """Whether two tensors may be two draws from one distribution."""
-    return bool(stats.ks_2samp(one.ravel(), other.ravel()).pvalue > SIGNIFICANCE)
+    """Whether two tensors may be two draws from one distribution; what is all one number is no draw."""
+    is_drawn = [array.size > 1 and np.ptp(array) > 0 for array in (one, other)]
+    values = one.ravel(), other.ravel()
+    tests = [stats.ks_2samp(*values).pvalue, stats.ks_2samp(*map(np.abs, values)).pvalue]
+    return is_drawn[0] == is_drawn[1] and min(tests) > SIGNIFICANCE
 
 
 def is_telling(array: Array) -> bool:

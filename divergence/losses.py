@@ -110,7 +110,8 @@ def _penalised(groups: dict[str, set[str]], record: Record, step: Step, toleranc
             continue
         digits = 1 if rest > 1000 * tolerance * loss else 0  # a small rest tells no second one
         factor = float(f"{rest / total:.{digits}e}")
-        if abs(rest - factor * total) <= tolerance * loss:
+        sizes = factor, float(np.float32(factor))  # Keras on TensorFlow takes it through float32
+        if any(abs(rest - size * total) <= tolerance * loss for size in sizes):
             found.append(
                 (count_digits(factor), f"{name} + {factor:g}·Σw² over {group}", f"{value:.9g} + {factor:g}·{total:.6g}")
             )

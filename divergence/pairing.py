@@ -3,16 +3,19 @@
 import difflib
 import itertools
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from divergence.record import Array, Record, RecordError, read_record
+
+Shape: TypeAlias = tuple[int, ...]
 
 TO_PYTORCH: dict[int, list[tuple[int, ...]]] = {
     2: [(1, 0)],
@@ -47,12 +50,18 @@ class Pair:
 
     one: str
     other: str
-    axes: tuple[int, ...]
-    """What to transpose the other's array by to have the one's layout."""
+    shape: Shape
+    """Of the one's array."""
+    joined: Shape
+    """Of the other's array, with the axes joined that the one has as a single one."""
+    axes: Shape
+    """What to transpose that by to have the one's layout."""
 
     def align(self, array: Array) -> Array:
         """The other's array in the one's layout."""
-        return array.transpose(self.axes) if array.ndim == len(self.axes) else array
+        if array.size != math.prod(self.joined):
+            return array
+        return array.reshape(self.joined).transpose(self.axes).reshape(self.shape)
 
     @property
     def label(self) -> str:
@@ -73,19 +82,24 @@ def pair_weights(one: Record, other: Record, mapping: dict[str, str]) -> list[Pa
     if unknown := (mapping.keys() - left.keys()) | (set(mapping.values()) - right.keys()):
         raise RecordError(f"the mapping names {', '.join(sorted(unknown))}, which the records don't have")
     traits = _traits(one), _traits(other)
-    costs, axes = np.full((len(left), len(right)), 1e6), {}
+    headed = one.weights_of("EinsumDense") | other.weights_of("EinsumDense")  # of an attention
+    costs, layouts = np.full((len(left), len(right)), 1e6), {}
     for (i, name), (j, partner) in itertools.product(enumerate(left), enumerate(right)):
         a, b = left[name], right[partner]
         is_table = name in one.tables or partner in other.tables
-        orders = [*_orders(a, b, one.is_pytorch, other.is_pytorch, is_table)]
-        if mapping.get(name) == partner and not orders:
+        may_join = mapping.get(name) == partner or name in headed or partner in headed
+        ways = [
+            Pair(name, partner, a.shape, *layout)
+            for layout in _layouts(a.shape, b.shape, (one.is_pytorch, other.is_pytorch), is_table, may_join)
+        ]
+        if mapping.get(name) == partner and not ways:
             raise RecordError(f"the mapping pairs {name} {a.shape} with {partner} {b.shape}")
         if (name in mapping or partner in mapping.values()) and mapping.get(name) != partner:
-            orders = []
-        if orders:
+            ways = []
+        if ways:
             is_told = a.size > 0 and np.ptp(a) > 0  # not all numbers are one
-            equal = [order for order in orders if is_told and np.allclose(a, b.transpose(order), rtol=1e-6, atol=0)]
-            axes[i, j] = [*equal, *orders][0]
+            equal = [way for way in ways if is_told and np.allclose(a, way.align(b), rtol=1e-6, atol=0)]
+            layouts[i, j] = [*equal, *ways][0]
             (role, place, stem), (other_role, other_place, other_stem) = traits[0][name], traits[1][partner]
             costs[i, j] = (role != other_role) + abs(place - other_place) / max(len(left), len(right))
             letters, other_letters = (re.sub(r"[\d_]", "", text) for text in (stem, other_stem))
@@ -94,8 +108,7 @@ def pair_weights(one: Record, other: Record, mapping: dict[str, str]) -> list[Pa
             costs[i, j] += 1 - same_name - 10 * bool(equal)
 
     def assign() -> list[Pair]:
-        names, found = ([*left], [*right]), zip(*linear_sum_assignment(costs), strict=True)
-        return [Pair(names[0][i], names[1][j], axes[i, j]) for i, j in found if (i, j) in axes]
+        return [layouts[place] for place in zip(*linear_sum_assignment(costs), strict=True) if place in layouts]
 
     layers = {traits[0][pair.one][2]: traits[1][pair.other][2] for pair in assign() if left[pair.one].ndim > 1}
     for (i, name), (j, partner) in itertools.product(enumerate(left), enumerate(right)):
@@ -142,24 +155,35 @@ def read_mapping(path: Path) -> dict[str, str]:
         raise RecordError(f"{path} isn't a JSON object such as {example}: {error}") from error
 
 
-def _orders(
-    a: Array, b: Array, one_is_pytorch: bool | None, other_is_pytorch: bool | None, is_table: bool
-) -> Iterator[tuple[int, ...]]:
-    """The orders of b's axes that give a's shape, the likeliest first."""
-    crossed = TO_PYTORCH.get(b.ndim, [])
-    if not one_is_pytorch:
-        crossed = [tuple(order.index(axis) for axis in range(b.ndim)) for order in crossed]
-    is_crossing = {one_is_pytorch, other_is_pytorch} == {True, False} and not is_table
-    same = tuple(range(b.ndim))
-    for order in [*crossed, same] if is_crossing else [same, *crossed]:
-        if a.ndim == b.ndim and b.transpose(order).shape == a.shape:
-            yield order
+def _layouts(
+    one: Shape, other: Shape, are_pytorch: tuple[bool | None, bool | None], is_table: bool, may_join: bool
+) -> Iterator[tuple[Shape, Shape]]:
+    """With which axes joined, and in which order, the other's shape is the one's, the likeliest first."""
+    ones, others = ([shape, *_join(shape)] if may_join else [shape] for shape in (one, other))
+    for joined in others:
+        crossed = TO_PYTORCH.get(len(joined), [])
+        if not are_pytorch[0]:
+            crossed = [tuple(order.index(axis) for axis in range(len(joined))) for order in crossed]
+        is_crossing = {*are_pytorch} == {True, False} and not is_table
+        same = tuple(range(len(joined)))
+        for order in [*crossed, same] if is_crossing else [same, *crossed]:
+            if tuple(joined[axis] for axis in order) in ones:
+                yield joined, order
+
+
+def _join(shape: Shape) -> list[Shape]:
+    """With two neighbouring axes taken for one, as of the heads of an attention and the numbers of each."""
+    places = range(len(shape) - 1)
+    return [(*shape[:place], shape[place] * shape[place + 1], *shape[place + 2 :]) for place in places]
 
 
 def _traits(record: Record) -> dict[str, tuple[str, int, str]]:
     """Each weight's role, its place among those of that role, and the rest of its name."""
     of_norms = {
-        name for layer in record.layers.values() if "Norm" in layer["kind"] for name in layer["weights"].values()
+        name
+        for layer in record.layers.values()
+        if "Norm" in layer["kind"] or "running_mean" in layer["weights"]
+        for name in layer["weights"].values()
     }
     seen: Counter[str] = Counter()
     traits = {}

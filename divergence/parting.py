@@ -27,7 +27,7 @@ def find_parting(comparison: Comparison, step: int, last: str | None = None) -> 
     numbers = [[sort_rows(array) for array in recorded["layers"].values()] for recorded in steps]
 
     def is_in(side: int, array: Array) -> bool:
-        return any(distance(array, known) <= tolerance for known in numbers[side])
+        return any(_apart(array, known) <= tolerance for known in numbers[side])
 
     def is_known(side: int, layer: Layer) -> bool:
         """Whether the other program has a layer's output, or fuses the layer with an activation that follows here."""
@@ -75,6 +75,15 @@ def _find_pair(comparison: Comparison, alone: Sequence[list[Layer]]) -> tuple[La
     pairs = [(here, there) for here in alone[0] for there in alone[1]]
     alike = [(here, there) for here, there in pairs if here.raw("output").size == there.raw("output").size]
     return next(iter([(here, there) for here, there in pairs if (here.name, there.name) in known] + alike), None)
+
+
+def _apart(one: Array, other: Array) -> float:
+    """How far sorted rows are apart; the numbers of a layer that is called without the batch are each example's."""
+    if one.shape != other.shape and one.size == other.shape[1]:
+        one = np.broadcast_to(np.sort(one, axis=None), other.shape)
+    elif one.shape != other.shape and other.size == one.shape[1]:
+        other = np.broadcast_to(np.sort(other, axis=None), one.shape)
+    return distance(one, other)
 
 
 def sort_rows(array: Array) -> Array:

@@ -81,8 +81,12 @@ class Record:
     @cached_property
     def tables(self) -> set[str]:
         """The weights whose rows are looked up."""
-        embeddings = [layer for layer in self.layers.values() if layer["kind"].startswith("Embedding")]
-        return {name for layer in embeddings for name in layer["weights"].values()}
+        return self.weights_of("Embedding", "EmbeddingBag")
+
+    def weights_of(self, *kinds: str) -> set[str]:
+        """The weights of the layers of some kinds."""
+        layers = [layer for layer in self.layers.values() if layer["kind"] in kinds]
+        return {name for layer in layers for name in layer["weights"].values()}
 
     @cached_property
     def precision(self) -> str:

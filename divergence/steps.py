@@ -97,16 +97,18 @@ def _explain(name: str, record: Record, hints: set[Hint]) -> Iterator[Mixture]:
 
     before, after = (sample([step[kind][name] for step in record.steps]) for kind in ("weights", "after"))
     rates = record.rates_of(name)
+    of_step, of_weight, of_largest = PRECISION[record.precision]
+    tolerances = of_step, of_weight * _count_repeats(name, record) ** 0.5, of_largest
     for clipping, clipped, of_look_ups in _clipped(name, record, hints):
         gradients = sample(clipped)
         squares, rows = (arrays and sample(arrays) for arrays in (of_look_ups, looked_up))
         for mixture, rule in _mixtures(name, record, hints, squares, rows):
             with np.errstate(all="ignore"):  # a wrong formula may take the root of what is below zero
                 steps = rule(gradients, rates or [1.0] * len(before), weights=before)
-            rate = 1.0 if rates else _find_rate(steps[0], before[0] - after[0])
+            rate = 1.0 if rates else _find_rate(steps[0], before[0] - after[0], record.precision)
             told = ~_cancelling(gradients, before, rule.keywords.get("coupled", 0.0))
             moved = zip(steps, before, after, strict=True)
-            if told.any() and all(_fits(rate * s[told], b[told], a[told], record.precision) for s, b, a in moved):
+            if told.any() and all(_fits(rate * s[told], b[told], a[told], tolerances) for s, b, a in moved):
                 shown = ", ".join(dict.fromkeys(f"{given:.7g}" for given in rates or [rate]))
                 yield (*mixture, (RATE, shown), ("clipping", clipping))
 
@@ -132,17 +134,25 @@ def _cancelling(gradients: Arrays, weights: Arrays, decay: float) -> Array:
     return found
 
 
-def _fits(step: Array, before: Array, after: Array, precision: str) -> bool:
-    of_step, of_weight, of_largest = PRECISION[precision]
+def _count_repeats(name: str, record: Record) -> int:
+    """How often a step looks up one row at most, where each look-up may be taken off by itself, and is rounded so."""
+    if name not in record.steps[0]["squares"]:
+        return 1
+    ids = [array for name, array in record.steps[0]["batch"].items() if name != "target" and array.dtype.kind in "iu"]
+    return max((int(np.unique(array, return_counts=True)[1].max()) for array in ids if array.size), default=1)
+
+
+def _fits(step: Array, before: Array, after: Array, tolerances: tuple[float, float, float]) -> bool:
+    of_step, of_weight, of_largest = tolerances
     allowed = of_step * np.abs(step) + of_weight * np.abs(before) + of_largest * np.abs(before - after).max()
     return bool((np.abs(before - step - after) <= allowed).all())
 
 
-def _find_rate(unit_step: Array, step: Array) -> float:
+def _find_rate(unit_step: Array, step: Array, precision: str) -> float:
     """The learning rate that the first step tells, to four digits where it is a round number."""
     rate = float((unit_step * step).sum() / ((unit_step**2).sum() or 1.0))
     rounded = float(f"{rate:.3e}")
-    return rounded if abs(rate / (rounded or 1.0) - 1) < 1e-4 else rate
+    return rounded if abs(rate / (rounded or 1.0) - 1) < PRECISION[precision][0] / 10 else rate
 
 
 def _clipped(name: str, record: Record, hints: set[Hint]) -> Iterator[tuple[str, Arrays, Arrays | None]]:

@@ -62,6 +62,7 @@ def walk(comparison: Comparison) -> Walk:
     ]
     remarks = [*joined, *find.untold(claims)]
     both_change_weights = any(find.OUTSIDE in claim.one and find.OUTSIDE in claim.other for claim in claims)
+    has_one_loss = any(claim.checkpoint == "loss" and claim.one.keys() & claim.other.keys() for claim in claims)
     rows: list[Row] = []
     weights_differ = False
     for step in comparison.steps:
@@ -83,7 +84,7 @@ def walk(comparison: Comparison) -> Walk:
                 verdict = "chance"
             elif upstream or (checkpoint == "weights" and not both_change_weights):
                 verdict = "inherited"
-            elif checkpoint == "loss" and joined:
+            elif checkpoint == "loss" and (joined or has_one_loss):
                 verdict = "agree"
             elif checkpoint == "output" and both_drop:
                 verdict = "chance"
