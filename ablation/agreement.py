@@ -76,7 +76,7 @@ def main(params: Params, train: Path, agreement: Path) -> None:
             found = walk(comparison)
             print(f"Under {side}'s conventions:\n\n{describe(comparison, found)}\n")
             beyond = [row for row in found.rows if row.largest > TOLERANCE["float64"][row.checkpoint]]
-            first = [f"step {row.step}, {LABELS[row.checkpoint]}: of other numbers" for row in beyond]  # none is chance
+            first = [f"step {row.step}, {LABELS[row.checkpoint]}: other numbers" for row in beyond]  # none is chance
             metrics[side] = {
                 "differing": len(beyond),
                 "largest_difference": float(f"{max((row.largest for row in beyond), default=0.0):.2g}"),

@@ -96,6 +96,13 @@ def plot_path(pytorch: Curves, path: Curves, order: Sequence[str], file: Path) -
         figure.legend(loc="outside lower center", ncols=2)
 
 
+def warn_of_chance(effects: Effects) -> str:
+    """What to say where a share of the gap isn't known to a percent of it; else nothing."""
+    margin = max(share.margin for share in effects.share.values())
+    advice = "more seeds narrow that (ablation.seeds in ablation/params.yaml)"
+    return f"chance leaves shares of the gap open by up to ± {100 * margin:.1f} %; {advice}" if margin > 0.01 else ""
+
+
 def main(
     pytorch: Path, keras: Path, path: Path, effects: Path, table: Path, waterfall: Path, path_curves: Path
 ) -> None:
@@ -111,6 +118,8 @@ def main(
     text = "\n\n".join(f"{epoch.replace('_', ' ').capitalize()}:\n\n{to_table(at)}" for epoch, at in found.items())
     write_text(table, text + "\n")
     print(text)
+    if warning := warn_of_chance(found["best_epoch"]):
+        print(f"\nwarning: {warning}")
 
 
 if __name__ == "__main__":

@@ -186,6 +186,16 @@ def _layers(comparison: Comparison) -> Iterator[Claim]:
             yield Claim(checkpoint, what, label, values, others)
 
 
+def stated_alone(comparison: Comparison, claims: list[Claim]) -> Iterator[str]:
+    """The ε in which layers differ as they are set, and not in what they compute, as far as that shows."""
+    told = {claim.label for claim in claims if claim.disagrees and claim.what.endswith("ε")}
+    for here, there in pair_layers(comparison):
+        label = label_of(here.name, there.name)
+        one, other = here.epsilon, there.epsilon
+        if label not in told and one is not None and other is not None and one != other:
+            yield f"{label} has ε {one:g} here and {other:g} there, which its numbers don't show"
+
+
 def _changes(comparison: Comparison) -> Iterator[Claim]:
     """Whether the weights are, at the next step's beginning, what the optimiser has left."""
 
@@ -270,6 +280,7 @@ def stepping(comparison: Comparison, mixtures: Mixtures) -> Iterator[Finding]:
     """Optimisers that take weights and gradients to the next weights by different formulas."""
     by_step = [comparison.differences(step, "after") for step in comparison.steps]
     differences = {label: max(apart.get(label, np.inf) for apart in by_step) for label in mixtures}
+    looks_up = any(record.tables for record in comparison.records)
     groups: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for label, (one, other) in mixtures.items():
         if one and other and not one & other:
@@ -280,7 +291,7 @@ def stepping(comparison: Comparison, mixtures: Mixtures) -> Iterator[Finding]:
             and differences[label] > comparison.tolerance("after")
             and not _only_one_keeps_look_ups(comparison, one | other)
         ):
-            here, there = ("a known formula" if found else "no known formula explains it" for found in (one, other))
+            here, there = map(_tell_formula, comparison.records, (one, other))
             groups["the formula", here, there].append(label)
     if any(not any(both) and differences[label] > comparison.tolerance("after") for label, both in mixtures.items()):
         yield from disagreements(_optimizers(comparison))
@@ -289,10 +300,29 @@ def stepping(comparison: Comparison, mixtures: Mixtures) -> Iterator[Finding]:
         is_place = part == steps.EPSILON and here.split()[0] == there.split()[0]
         is_rounding = _in_float32(here) == _in_float32(there)  # Keras on TensorFlow casts its settings so
         lines = [by + STATED if part == steps.EPSILON else by]
+        by_label = [{*steps.list_open(both, looks_up)} for label in labels for both in mixtures[label] if both]
+        left_open = set.intersection(*by_label) - {found[0] for found in groups}
+        if part == "the formula":
+            lines += _list_settings(comparison)
+        elif left_open:
+            lines.append(f"can't be told apart in {comparison.precision}: {', '.join(sorted(left_open))}")
         if part in WITHOUT_SETTING or is_place or is_rounding:
             lines.append(NO_SETTING)
         names = labels if len(labels) < max(2, len(mixtures)) else ["all weights"]
         yield Finding(1, "after", _of(part, names), here, there, lines)
+
+
+def _tell_formula(record: Record, found: set[steps.Mixture]) -> str:
+    name = record.optimizer_of().get("name")
+    return ("a known formula" if found else "no known formula explains it") + (f" ({name})" if name else "")
+
+
+def _list_settings(comparison: Comparison) -> Iterator[str]:
+    """The optimisers' settings that differ."""
+    one, other = (record.optimizer_of() for record in comparison.records)
+    for setting in sorted(one.keys() & other.keys() - {"name", "lr", "learning_rate"}):
+        if one[setting] != other[setting]:
+            yield f"the setting {setting}: {one[setting]} here, {other[setting]} there"
 
 
 def _in_float32(words: str) -> str:

@@ -39,6 +39,12 @@ class Layer:
         return self.step["layers"][f"{self.name}:{side}"]
 
     @property
+    def epsilon(self) -> float | None:
+        """The ε that it is set to, if any."""
+        stated = [self.settings[name] for name in ("eps", "epsilon") if name in self.settings]
+        return stated[0] if stated else None
+
+    @property
     def weights(self) -> set[str]:
         """Their full names."""
         return {*self.settings["weights"].values()}
@@ -102,7 +108,7 @@ def _sources(layer: Layer) -> dict[str, list[str]]:
     shifted = layer.array("output") - (0 if shift is None else shift)
     allowed = TOLERANCE[layer.record.precision]["output"] * np.abs(shifted).max()
     sources = {}
-    own = [layer.settings[name] for name in ("eps", "epsilon") if name in layer.settings]
+    own = [layer.epsilon] if layer.epsilon is not None else []
     running = layer.weight("mean"), layer.weight("variance")
     for source, (mean, variance) in {"the batch's": layer.of_batch(), "the running ones": running}.items():
         if mean is not None and variance is not None:

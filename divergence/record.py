@@ -66,7 +66,7 @@ class Record:
         """The optimiser's settings, of a weight's own group where it has one, by Keras's names; nothing is 0."""
         settings = self.settings.get("optimizer", {}) | self.settings.get("groups", {}).get(weight, {})
         settings |= dict(zip(("beta_1", "beta_2"), settings.pop("betas", []), strict=False))
-        return {"epsilon" if name == "eps" else name: value or 0 for name, value in settings.items()}
+        return {"epsilon" if name == "eps" else name: 0 if value is None else value for name, value in settings.items()}
 
     def rates_of(self, weight: str) -> list[float]:
         """The learning rate for a weight in each step; none where they weren't recorded."""

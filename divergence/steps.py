@@ -283,11 +283,23 @@ def describe_mixtures(mixtures: set[Mixture], precision: str, looks_up: bool) ->
 
     What becomes of rows is said only where a program `looks_up` some.
     """
-    values = {
+    told = ", ".join(
+        f"{part} {next(iter(found))}" for part, found in _values(mixtures, looks_up).items() if len(found) == 1
+    )
+    left_open = ", ".join(list_open(mixtures, looks_up))
+    return told + (f"; can't be told apart in {precision}: {left_open}" if left_open else "")
+
+
+def list_open(mixtures: set[Mixture], looks_up: bool) -> list[str]:
+    """The parts for which several choices explain the same steps, but for those that steps hardly ever tell."""
+    values = _values(mixtures, looks_up)
+    return [part for part, found in values.items() if len(found) > 1 and part not in (UNUSED, OF_STEPS)]
+
+
+def _values(mixtures: set[Mixture], looks_up: bool) -> dict[str, set[str]]:
+    """What is chosen for each part that all mixtures have."""
+    return {
         part: {dict(mixture)[part] for mixture in mixtures}
         for part, _ in next(iter(mixtures))
         if all(part in dict(mixture) for mixture in mixtures) and (looks_up or part not in (REPEATED, UNUSED))
     }
-    told = ", ".join(f"{part} {next(iter(found))}" for part, found in values.items() if len(found) == 1)
-    open_parts = ", ".join(part for part, found in values.items() if len(found) > 1 and part not in (UNUSED, OF_STEPS))
-    return told + (f"; can't be told apart in {precision}: {open_parts}" if open_parts else "")

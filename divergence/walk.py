@@ -60,7 +60,7 @@ def walk(comparison: Comparison) -> Walk:
         *find.disagreements(claims),
         *find.stepping(comparison, mixtures),
     ]
-    remarks = [*joined, *find.untold(claims)]
+    remarks = [*joined, *find.untold(claims), *find.stated_alone(comparison, claims)]
     both_change_weights = any(find.OUTSIDE in claim.one and find.OUTSIDE in claim.other for claim in claims)
     has_one_loss = any(claim.checkpoint == "loss" and claim.one.keys() & claim.other.keys() for claim in claims)
     rows: list[Row] = []

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,8 @@ import pytest
 from scipy import stats
 
 from ablation.curves import Curves
-from ablation.effects import to_table
-from ablation.estimates import Effects, find_effects, rank_conventions, share_of
+from ablation.effects import to_table, warn_of_chance
+from ablation.estimates import Effects, Estimate, find_effects, rank_conventions, share_of
 from ablation.plan import CONVENTIONS, Framework, plan_alone, plan_path
 from ablation.runs import STAGE, code_files
 from stages.training.losses import Epoch, LossCurve
@@ -188,6 +189,16 @@ def test_the_table_names_every_part(curves: tuple[Curves, Curves, Curves]) -> No
     table = to_table(found)
     for name in (*CONVENTIONS, "remainder", "gap", "own draws"):
         assert name in table
+
+
+def test_few_seeds_are_said_to_be_too_few_where_they_are(curves: tuple[Curves, Curves, Curves]) -> None:
+    effects = find_effects(*curves, ORDER, "best_epoch")
+    sure = replace(effects, share={name: Estimate(share.mean, 0.009) for name, share in effects.share.items()})
+
+    assert f"± {100 * max(share.margin for share in effects.share.values()):.1f} %; more seeds" in warn_of_chance(
+        effects
+    )
+    assert warn_of_chance(sure) == ""
 
 
 @on_linux

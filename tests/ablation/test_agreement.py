@@ -1,6 +1,7 @@
 """The stage that holds the two programs against each other, and what it says where one of them was changed alone."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,21 @@ def record_with_another_activation(framework: Framework, params: Params, train: 
     record_steps(framework, params, train, path)
 
 
+def record_with_larger_kernels(framework: Framework, params: Params, train: Path, path: Path) -> None:
+    """Likewise, by a millionth."""
+    if framework == "pytorch":
+        from stages import train_torch
+
+        draw = vars(train_torch)["draw_initial_weights"]
+
+        def draw_larger(*given: Any) -> Any:
+            weights = draw(*given)
+            return replace(weights, kernels=[kernel * 1.000001 for kernel in weights.kernels or []])
+
+        vars(train_torch)["draw_initial_weights"] = draw_larger
+    record_steps(framework, params, train, path)
+
+
 def test_the_two_programs_agree_under_either_sides_conventions(params: Params, tmp_path: Path) -> None:
     found = agree(params, tmp_path)
 
@@ -84,6 +100,17 @@ def test_a_change_of_a_layer_is_named_though_the_engine_calls_none(
         assert (
             "step 1, output: layer dense.0 = dense_0: Linear, then ReLU | Dense, activation elu" in found[side]["first"]
         )
+
+
+def test_a_change_that_looks_like_other_draws_is_none(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agreement, "record_steps", record_with_larger_kernels)
+    found = agree(params, tmp_path)
+
+    for side in ("torch", "keras"):
+        assert found[side]["differing"] > 0
+        assert found[side]["first"] == "step 1, weights: other numbers"
 
 
 def test_no_difference_is_named_that_the_records_cannot_show(

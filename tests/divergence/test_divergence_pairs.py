@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.divergence.programs import BATCH, CLASSES, Network, Program, adam, classes, compare
+from tests.divergence.recording import compare_records
 
 
 class Logits(Network):
@@ -124,7 +125,11 @@ OPTIMISERS = {
     ),
     "β": (adam(), adam(betas=(0.9, 0.98)), "β", "0.9, 0.999", "0.9, 0.98"),
     "an unknown optimiser": (
-        sgd(), adam(torch.optim.Adadelta), "the formula", "a known formula", "no known formula explains it",
+        sgd(), adam(torch.optim.Adadelta), "the formula",
+        "a known formula (SGD)", "no known formula explains it (Adadelta)",
+    ),
+    "an unknown setting": (
+        adam(), adam(maximize=True), "the formula", "a known formula (Adam)", "no known formula explains it (Adam)",
     ),
     "amsgrad": (adam(), adam(amsgrad=True), "the optimiser", "Adam", "AMSGrad"),
     "decoupled": (
@@ -279,7 +284,8 @@ PAIRS = {
     ),
     "an unknown optimiser of a bias that does nothing": (
         {"network": batch_norm()}, {"network": batch_norm(), "optimizer": adam(torch.optim.RAdam)},
-        "after", "the formula, for all weights", "a known formula", "no known formula explains it",
+        "after", "the formula, for all weights",
+        "a known formula (SGD)", "no known formula explains it (RAdam)",
     ),
     "two unknown optimisers": (
         {"optimizer": adam(torch.optim.Adamax)}, {"optimizer": adam(torch.optim.NAdam), "seed": 1},
@@ -316,6 +322,7 @@ EVIDENCE = {
     "second softmax": "there is the softmax of here",
     "not cleared": "there, the last step's gradient is added: not cleared",
     "frozen": "there is zero",
+    "an unknown setting": "the setting maximize: False here, True there",
 }
 """What is said besides."""
 
@@ -420,7 +427,9 @@ def add_buffers(model: nn.Module) -> None:
 
 
 TIED = Program(lambda: Network(hidden=nn.Sequential(nn.Linear(30, 30), nn.Linear(30, 30))), prepare=tie)
+NARROW = Program(prepare=fill(_weight=lambda weight: nn.init.normal_(weight, 0, 0.03)), precision=torch.float32)
 ALIKE: dict[str, tuple[Program, Program]] = {
+    "an initialiser that isn't known": (NARROW, replace(NARROW, seed=3)),
     "layers in another order": (Program(Rows), Program(lambda: Rows(is_first=False))),
     "rows without a gradient": (Program(Rows), Program(Rows, seed=3)),
     "groups of weights in another order": (
@@ -434,6 +443,17 @@ ALIKE: dict[str, tuple[Program, Program]] = {
     "tied weights": (TIED, replace(TIED, seed=3)),
     "buffers of truth values and of nothing": (Program(prepare=add_buffers), Program(prepare=add_buffers, seed=3)),
 }
+
+
+@pytest.mark.parametrize(("law", "size"), [("normal", (0, 0.03)), ("uniform", (-0.2, 0.2))])
+def test_draws_of_an_unknown_initialiser_are_chance(law: str, size: tuple[float, float], tmp_path: Path) -> None:
+    """They may look like one known initialiser here and like another there, or none."""
+    for seed in range(40):
+        draw = getattr(np.random.default_rng(seed), law)
+        np.savez(tmp_path / f"{seed}.npz", **{"1/weights/table": draw(*size, (60, 8))})
+    pairs = [(tmp_path / f"{seed}.npz", tmp_path / f"{seed + 1}.npz") for seed in range(0, 40, 2)]
+
+    assert [compare_records(*pair).findings for pair in pairs] == [[]] * len(pairs)
 
 
 @pytest.mark.parametrize(("one", "other"), ALIKE.values(), ids=ALIKE)

@@ -241,6 +241,87 @@ def test_layers_are_paired_whichever_way_each_framework_counts_them(tmp_path: Pa
     assert [pair.other.split("/")[-2] for pair in pairs] == [n for n in [*names, "dense", "dense_1"] for _ in range(2)]
 
 
+class Attention(nn.Module):
+    """As Keras's, of four heads of three numbers, with the heads within its linear layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key, self.value, self.out = (nn.Linear(12, 12) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = (of(x).unflatten(-1, (4, 3)).transpose(1, 2) for of in (self.query, self.key, self.value))
+        heads = functional.scaled_dot_product_attention(query, key, value).transpose(1, 2)
+        output: Tensor = self.out(heads.flatten(2))
+        return output
+
+
+class Reader(nn.Module):
+    """Looks up words, lets them attend to each other, and adds a vector for each place, without the batch's axis."""
+
+    def __init__(self, activation: Any = functional.relu) -> None:
+        super().__init__()
+        self.words, self.places, self.attention = nn.Embedding(20, 12), nn.Embedding(6, 12), Attention()
+        self.dense, self.last, self.activation = nn.Linear(12, 7), nn.Linear(7, 1), activation
+
+    def forward(self, words: Tensor) -> Tensor:
+        x = self.words(words) + self.places(torch.arange(6))
+        output: Tensor = self.last(self.activation(self.dense(self.attention(x))).mean(1))
+        return output
+
+
+class Places(layers.Layer):  # type: ignore[misc]
+    """A vector for each place, with the batch's axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = layers.Embedding(6, 12)
+
+    def call(self, words: Any) -> Any:
+        return self.table(words * 0 + keras.ops.arange(6))
+
+
+def read_by_keras() -> keras.Model:
+    words = keras.Input((6,), dtype="int32")
+    x = layers.Embedding(20, 12, name="words")(words) + Places()(words)
+    x = layers.MultiHeadAttention(4, 3, name="attention")(x, x)
+    x = layers.GlobalAveragePooling1D()(layers.Dense(7, activation="relu")(x))
+    return keras.Model(words, layers.Dense(1)(x))
+
+
+@pytest.mark.parametrize("activation", [functional.relu, functional.elu])
+def test_attention_starts_from_the_others_heads_and_a_table_without_a_batch_hides_nothing(
+    activation: Any, tmp_path: Path
+) -> None:
+    words = DATA.integers(0, 20, (3 * BATCH, 6))
+    original, port = read_by_keras(), Reader(activation)
+    train_keras(tmp_path / "keras.npz", original, keras.optimizers.SGD(0.01), "mse", words, VALUES, BATCH)
+    start_from(port, tmp_path / "keras.npz")
+    optimizer = torch.optim.SGD(port.parameters(), 0.01)
+    train_torch(tmp_path / "torch.npz", port, optimizer, functional.mse_loss, [words], VALUES, BATCH)
+    comparison = Comparison.read(tmp_path / "torch.npz", tmp_path / "keras.npz")
+    outputs = [finding.what for finding in walk(comparison).findings if finding.checkpoint == "output"]
+
+    assert len(comparison.pairs) == 14
+    assert outputs == ([] if activation is functional.relu else [f"layer dense = {original.layers[-3].name}"])
+
+
+def test_a_square_kernel_that_is_not_transposed_is_named(tmp_path: Path) -> None:
+    original = keras.Sequential([keras.Input((12,)), layers.Dense(12), layers.Dense(1)])
+    square = nn.Linear(12, 12)
+    port = nn.Sequential(square, nn.Linear(12, 1))
+    forgotten = torch.tensor(np.array(original.layers[0].kernel))
+    found, text = compare(tmp_path, original, port, NUMBERS, VALUES)
+    assert found.findings == [], text
+
+    with torch.no_grad():
+        square.weight.copy_(forgotten)
+    optimizer = torch.optim.SGD(port.parameters(), 0.01)
+    train_torch(tmp_path / "torch.npz", port, optimizer, functional.mse_loss, [NUMBERS], VALUES, BATCH)
+    first = compare_records(tmp_path / "torch.npz", tmp_path / "keras.npz").findings[0]
+    assert first.what.startswith("square kernel, for 0.weight")
+    assert first.other == "the same numbers, not transposed"
+
+
 def test_flattening_after_a_convolution_is_named(tmp_path: Path) -> None:
     original = keras.Sequential(
         [keras.Input((6, 6, 3)), layers.Conv2D(4, 3, activation="relu"), layers.Flatten(), layers.Dense(1)]
