@@ -177,6 +177,8 @@ def read_record(path: Path) -> Record:
         arrays, settings = _read(path)
     except FileNotFoundError as error:
         raise RecordError(f"{path}: no such file") from error
+    except json.JSONDecodeError as error:
+        raise RecordError(f"{path}: its settings are no JSON: {error}") from error
     except Exception as error:
         raise RecordError(f"{path} is no record: not a whole .npz or .safetensors file of arrays") from error
     steps: dict[int, Step] = {}
