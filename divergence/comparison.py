@@ -146,7 +146,7 @@ def as_classes(array: Array) -> Array:
 
 def as_rows(array: Array) -> Array:
     """A row of numbers for each example."""
-    return np.asarray(array, dtype=float).reshape(len(array) if array.ndim else 1, -1)
+    return np.asarray(array, dtype=float).reshape(len(array) if array.size and array.ndim else 1, -1)
 
 
 def distance(a: Array, b: Array, least: float = 0.0) -> float:

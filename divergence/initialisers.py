@@ -9,6 +9,7 @@ LeCun are cut at two standard deviations and widened by 1/0.8796 to have the var
 """
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -109,12 +110,12 @@ def likely(fits: dict[str, Fit]) -> dict[str, Fit]:
 
 
 def are_told_apart(fits: Iterable[dict[str, Fit]], arrays: tuple[Array, Array]) -> bool:
-    """Whether two tensors have other initialisers, which fit without doubt, or are no draws from one distribution.
+    """Whether two tensors have other initialisers, one of which fits without doubt, or are no draws from one.
 
     One that isn't known may look by chance like a known one in one program, and like another in the other.
     """
-    fit_well = all(any(fit.p >= DOUBTFUL for fit in known.values()) for known in fits)
-    return fit_well or not same_distribution(*arrays)
+    fits_well = [any(fit.p >= DOUBTFUL for fit in known.values()) for known in fits]
+    return any(fits_well) or not same_distribution(*arrays)
 
 
 def same_distribution(one: Array, other: Array) -> bool:
@@ -157,11 +158,12 @@ def _candidates(name: str, record: Record) -> list[tuple[str, str, float]]:
     """Known initialisers: the name, the distribution, and its bound or standard deviation."""
     array = kernel = record.steps[0]["weights"][name]
     of_one_size = [(known, kind, scale) for known, (kind, scale) in OF_ONE_SIZE.items()]
-    of_layer = []
+    of_layer, equation = [], ""
     for layer in record.layers.values():
         if name in layer["weights"].values():
             recorded = record.steps[0]["weights"]
             weights = [recorded[weight] for weight in layer["weights"].values() if weight in recorded]
+            equation = str(layer.get("equation", equation))
             kernel = array if array.ndim > 1 else max(weights, key=lambda weight: (weight.ndim, weight.size))
             if hidden := layer.get("hidden_size"):  # of all weights of PyTorch's recurrent layers
                 of_layer.append(("U(±1/√hidden)", "uniform", hidden**-0.5))
@@ -169,6 +171,10 @@ def _candidates(name: str, record: Record) -> list[tuple[str, str, float]]:
         if kernel.ndim > 1:
             field, ends = (kernel.shape[2:], (1, 0)) if is_pytorch else (kernel.shape[:-2], (-2, -1))
             fans = [kernel.shape[end] * int(np.prod(field)) for end in ends]
+            if len(letters := equation.partition("->")[0].partition(",")[2]) == kernel.ndim:  # of Keras's EinsumDense
+                sizes = dict(zip(letters, kernel.shape, strict=True))
+                fan_in = math.prod(sizes[letter] for letter in sizes.keys() & {*equation.partition(",")[0]})
+                fans = [fan_in, kernel.size // fan_in]
             of_kernel = [(known, kind, scale(*fans)) for known, (kind, scale) in OF_THE_KERNEL.items()]
             of_layer += of_kernel if array.ndim > 1 else of_kernel[:1]
     return of_one_size + of_layer if name in record.tables else of_layer + of_one_size  # a table's rows are no inputs

@@ -52,7 +52,8 @@ class Layer:
     @property
     def family(self) -> str:
         """What its class is called here, without the number of its dimensions; nothing where it has no conventions."""
-        return FAMILIES.get(self.settings["kind"].rstrip("123dD"), "")
+        averages = self.settings["weights"].keys() & {*ROLES["mean"]}  # a subclass has a name of its own
+        return FAMILIES.get(self.settings["kind"].rstrip("123dD"), "batch norm" if averages else "")
 
     def array(self, side: str) -> Array:
         """Likewise, in float64; a batch norm's as (numbers, channels)."""

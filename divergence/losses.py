@@ -108,7 +108,7 @@ def _penalised(groups: dict[str, set[str]], record: Record, step: Step, toleranc
         total, rest = sum(squares[member] for member in members), loss - value
         if not total or not np.isfinite(rest) or rest <= 20 * tolerance * loss:
             continue
-        digits = 1 if rest > 1000 * tolerance * loss else 0  # a small rest tells no second one
+        digits = 3 if rest > 1e6 * tolerance * loss else 1 if rest > 1000 * tolerance * loss else 0  # as the rest tells
         factor = float(f"{rest / total:.{digits}e}")
         sizes = factor, float(np.float32(factor))  # Keras on TensorFlow takes it through float32
         if any(abs(rest - size * total) <= tolerance * loss for size in sizes):

@@ -160,15 +160,14 @@ def _layouts(
 ) -> Iterator[tuple[Shape, Shape]]:
     """With which axes joined, and in which order, the other's shape is the one's, the likeliest first."""
     ones, others = ([shape, *_join(shape)] if may_join else [shape] for shape in (one, other))
-    for joined in others:
-        crossed = TO_PYTORCH.get(len(joined), [])
-        if not are_pytorch[0]:
-            crossed = [tuple(order.index(axis) for axis in range(len(joined))) for order in crossed]
-        is_crossing = {*are_pytorch} == {True, False} and not is_table
-        same = tuple(range(len(joined)))
-        for order in [*crossed, same] if is_crossing else [same, *crossed]:
-            if tuple(joined[axis] for axis in order) in ones:
-                yield joined, order
+    same = [(joined, tuple(range(len(joined)))) for joined in others]
+    crossed = [(joined, order) for joined in others for order in TO_PYTORCH.get(len(joined), [])]
+    if not are_pytorch[0]:
+        crossed = [(joined, tuple(order.index(axis) for axis in range(len(order)))) for joined, order in crossed]
+    is_crossing = {*are_pytorch} == {True, False} and not is_table
+    for joined, order in crossed + same if is_crossing else same + crossed:
+        if tuple(joined[axis] for axis in order) in ones:
+            yield joined, order
 
 
 def _join(shape: Shape) -> list[Shape]:
@@ -182,7 +181,7 @@ def _traits(record: Record) -> dict[str, tuple[str, int, str]]:
     of_norms = {
         name
         for layer in record.layers.values()
-        if "Norm" in layer["kind"] or "running_mean" in layer["weights"]
+        if "Norm" in layer["kind"] or {"running_mean", "moving_mean"} & layer["weights"].keys()
         for name in layer["weights"].values()
     }
     seen: Counter[str] = Counter()

@@ -55,7 +55,7 @@ def find_parting(comparison: Comparison, step: int, last: str | None = None) -> 
             shown = [_list(layers[: layers.index(layer)]) for layers, layer in zip(alone, pair, strict=True)]
         elif apart == np.inf:  # as where one program pads in a layer and the other before it
             what += ", or what goes into it"
-        elif distance(into[0], into[1]) > tolerance:
+        elif distance(as_rows(into[0]), as_rows(into[1])) > tolerance:
             what, compared = f"what goes into {what}: flattened or joined in another order", into
     else:
         what, shown = "layers that the other program has no like of", [*map(_list, alone)]

@@ -152,7 +152,7 @@ def _find_rate(unit_step: Array, step: Array, precision: str) -> float:
     """The learning rate that the first step tells, to four digits where it is a round number."""
     rate = float((unit_step * step).sum() / ((unit_step**2).sum() or 1.0))
     rounded = float(f"{rate:.3e}")
-    return rounded if abs(rate / (rounded or 1.0) - 1) < PRECISION[precision][0] / 10 else rate
+    return rounded if abs(rate / (rounded or 1.0) - 1) < PRECISION[precision][0] else rate
 
 
 def _clipped(name: str, record: Record, hints: set[Hint]) -> Iterator[tuple[str, Arrays, Arrays | None]]:

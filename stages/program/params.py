@@ -80,7 +80,7 @@ class Prepare(Section):
     header: bool = True
     """Whether the first line of a CSV file names its columns."""
     separator: Literal["auto", ",", ";", "\t", "\\t", "|", "::", " "] = "auto"
-    quotes: bool | Literal["backslash"] = True
+    quotes: Literal[True, False, "backslash"] = True
     """Whether quotes hold a field together that may have separators and line breaks within; else they are text.
 
     A quote within such a field is written twice, or after a backslash.

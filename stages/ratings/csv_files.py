@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from stages.program.params import Prepare
-from stages.ratings.checks import NUMBER, Block
+from stages.ratings.checks import NUMBER, Block, Numbers
 from stages.ratings.files import Chunk, read_chunks
 
 HEAD = 1 << 16  # characters by which the separator and the columns are found
@@ -26,7 +26,9 @@ SEPARATORS = ("\t", "::", ";", "|", ",", " ")  # the comma late: it may be a dec
 DOUBLE_COLON = "\x1f"  # stands for `::`, which is longer than the one character that readers of CSV take
 QUOTING: dict[bool, Any] = {True: csv.QUOTE_MINIMAL, False: csv.QUOTE_NONE}
 CLOSED = re.compile(r'"[^"]*"')
-ESCAPED = re.compile(r'\\(["\\])')
+FIELD = r'("(?:[^"]|"")*"(?!"))?([^,]*),'
+"""A field with a comma behind it: what is within quotes, if it begins with one, and the rest."""
+ESCAPES = re.compile(r'\\+(?=")')
 ADVICE = (
     '; within quotes, a quote is written twice; prepare.quotes: backslash where it is written \\", false where quotes '
     "are but text"
@@ -54,6 +56,7 @@ class CsvFile:
         row = next(_read_head(head, self.separator, settings), [])
         self._width, self._header, self._words = len(row), settings.header, words_of(settings)
         self._quotes = bool(settings.quotes)
+        self._fields = re.compile(FIELD.replace(",", re.escape(self._delimiter)))
         self.names = row if settings.header else [str(number + 1) for number in range(len(row))]
 
     def blocks(self, names: list[str]) -> Iterator[Block]:
@@ -67,8 +70,8 @@ class CsvFile:
     def _read_fast(self, chunk: Chunk, places: list[int]) -> Block | None:
         """None where lines and rows differ, a row has too few or too many fields, or readers of CSV would differ."""
         data = chunk.text.encode()
-        ends = np.flatnonzero(np.frombuffer(b"\n" + data, np.uint8) == ord("\n"))
-        lines = chunk.first + np.flatnonzero(np.diff(ends, append=len(data) + 1) > 1)  # but blank ones
+        ends = np.flatnonzero(np.frombuffer(b"\n" + data + b"\n", np.uint8) == ord("\n"))
+        lines = chunk.first + np.flatnonzero(np.diff(ends) > 1)  # but blank ones
         names = [str(place) for place in range(self._width)]
         wanted = [names[place] for place in places]
         try:
@@ -80,8 +83,11 @@ class CsvFile:
             )
         except pa.ArrowInvalid:
             return None
-        if len(table) != len(lines) or (self._quotes and _may_be_misread(data, self._delimiter)):
+        if len(table) != len(lines):
             return None
+        for line in _find_odd_lines(data, ends, self._delimiter) if self._quotes else ():
+            if self._read_around(data[ends[line] : ends[line + 1] - 1].decode(), places) is None:
+                return None
         return Block([column.combine_chunks() for column in table.columns], lines, chunk.undecodable)
 
     def _read_carefully(self, chunk: Chunk, places: list[int]) -> Block:
@@ -105,7 +111,7 @@ class CsvFile:
             except csv.Error as error:
                 if "expected after" not in str(error):
                     broken[number] = UNCLOSED
-                elif reader.line_num == begin + 1 and (values := self._read_around(lines[begin], places)):
+                elif values := self._read_around(lines[begin], places):
                     rows[number] = values
                 else:
                     broken[number] = MISPLACED
@@ -117,17 +123,16 @@ class CsvFile:
             elif row:
                 is_cut = len(row) < self._width and reader.line_num == len(lines) and not lines[-1].endswith("\n")
                 found = f"with {'more' if len(row) > self._width else 'fewer'} than {self._width} fields"
-                broken[number] = "cut off at the end of the file" if is_cut else found
+                broken.setdefault(number, "cut off at the end of the file" if is_cut else found)
         return Block.of(rows, len(places), broken)
 
     def _read_around(self, line: str, places: list[int]) -> list[str] | None:
-        """A line's values, where text behind a closing quote is in none of them: readers of CSV would differ there."""
-        row = next(csv.reader([line], delimiter=self._delimiter))
-        if len(row) != self._width:
+        """A line's values; none where a quote isn't closed, or text behind a closing one is in a named column."""
+        fields = self._fields.findall(line.rstrip("\n") + self._delimiter)
+        is_closed = all(quoted or not rest.startswith('"') for quoted, rest in fields)
+        if not is_closed or len(fields) != self._width or any(all(map(str.strip, fields[place])) for place in places):
             return None
-        whole = {*line.rstrip("\n").split(self._delimiter)}
-        values = [row[place] for place in places]
-        return values if all(value in whole or f'"{value}"' in whole for value in values) else None
+        return [fields[place][0][1:-1].replace('""', '"') + fields[place][1] for place in places]
 
     def _has_swallowed(self, row: list[str], lines: list[str], rating: int) -> bool:
         """Whether a row of several lines looks like several rows, of which the first ends and the last has a rating.
@@ -152,18 +157,23 @@ class CsvFile:
 def _in_one_form(text: str, separator: str, settings: Prepare) -> str:
     """With one character for `::`, and quotes within quotes written twice."""
     if settings.quotes == "backslash":
-        text = ESCAPED.sub(lambda escaped: escaped[1].replace('"', '""'), text)
+        text = ESCAPES.sub(lambda run: run[0][: len(run[0]) // 2] + '"' * (len(run[0]) % 2), text)
     return text.replace("::", DOUBLE_COLON) if separator == "::" else text
 
 
-def _may_be_misread(data: bytes, delimiter: str) -> bool:
-    """Whether text stands behind a closing quote, or the last row may go on in the next chunk."""
+def _find_odd_lines(data: bytes, ends: Numbers, delimiter: str) -> Numbers:
+    """The lines, from 0, whose quotes don't open and close fields in turn: there readers of CSV may differ."""
     if b'"' not in data:
-        return False
-    characters = np.frombuffer(data + b"\n", np.uint8)
-    closing = np.flatnonzero(characters == ord('"'))[1::2]
-    is_loose = not np.isin(characters[closing + 1], [*b'"\n', ord(delimiter)]).all()
-    return is_loose or data.rstrip(b"\n").rpartition(b"\n")[2].count(b'"') % 2 == 1
+        return np.array([], int)
+    characters = np.frombuffer(b"\n" + data + b"\n", np.uint8)
+    quotes = np.flatnonzero(characters == ord('"'))
+    lines = np.searchsorted(ends, quotes) - 1
+    first = np.searchsorted(quotes, ends)  # of each line
+    is_closing = (np.arange(len(quotes)) - first[lines]) % 2 == 1
+    separator = ord(delimiter)
+    is_odd = ~np.isin(characters[quotes + 1], [*b'"\n', separator]) | (characters[quotes - 1] == separator)
+    is_open = np.diff(first) % 2 == 1
+    return np.union1d(lines[is_closing & is_odd], np.flatnonzero(is_open))
 
 
 def _read_head(head: str, separator: str, settings: Prepare) -> Iterator[list[str]]:

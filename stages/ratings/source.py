@@ -127,7 +127,7 @@ def _find_columns(file: AnyFile, settings: Prepare) -> tuple[dict[str, str | Non
     is_separated = file.separator and (len(file.names) > 1 or settings.separator != "auto")
     separated = f" (separated by {file.separator!r})" if is_separated else ""
     advice = f"known: {list_names(file.names)}{separated}"
-    if file.separator and settings.header and any(is_rating(name, words_of(settings)) for name in file.names):
+    if file.separator and settings.header and any(name and is_rating(name, words_of(settings)) for name in file.names):
         places = "by their places, {user: 1, book: 2, rating: 3} where they stand so"
         advice = f"no header? then prepare.header: false and prepare.columns {places}; {advice}"
     elif settings.header and found["book"] and found["rating"] and found != dict(settings.columns):

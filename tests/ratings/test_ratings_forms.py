@@ -131,6 +131,10 @@ READ: dict[str, tuple[dict[str, Any], dict[str, Any], list[Any], dict[str, int]]
         {"t.csv": "title," + HEAD + '"Great" book,1,2,3\n"x\ny",2,3,4\n"a, b",3,4,5\n'}, {},
         [(1, 2, 3), (2, 3, 4), (3, 4, 5)], {},
     ),
+    "text behind quotes beside a title with commas": (
+        {"t.csv": "t," + HEAD + '"Great" book,1,"a, ""b""",5\n5" disk,1,"901" ,5\n'}, {},
+        [(1, 'a, "b"', 5), (1, "901 ", 5)], {},
+    ),
     "quotes after backslashes, from Spark": (
         {"s.csv": HEAD + r'1,"The \"Best\", of\\",5' + "\n" + r'2,a\b,4' + "\n"}, {"quotes": "backslash"},
         [(1, 'The "Best", of\\', 5), (2, r"a\b", 4)], {},
@@ -263,6 +267,12 @@ REFUSED: dict[str, tuple[str | bytes, dict[str, Any], list[str]]] = {
     ),
     "gzip in a zip": (zipped(**{"r.csv.gz": gzip.compress(HEAD.encode())}), {}, ["compressed", "unpack it"]),
     "tar": (b"r.csv".ljust(257, b"\0") + b"ustar", {}, ["a tar archive; unpack it"]),
+    "text behind a quote, beside its like": (HEAD + '123,"12"3,5\n', {}, ["text behind a closing quote"]),
+    "text behind a quote, and a quote that goes on": (
+        "t," + HEAD.replace("\n", ",r\n") + '"Great" book,1,2,3,"multi\nx,7,8,5,z"\n', {},
+        ["text behind a closing quote (line 2)"],
+    ),
+    "an unclosed quote behind inches": (HEAD.replace("\n", ",a,b\n") + '1,2,3,5","\n', {}, ["isn't closed"]),
     "text behind an empty field": (HEAD + '1,""3,5\n', {}, ["text behind a closing quote", "quotes: backslash"]),
     "an export by other names, not rated": (
         EXPORTS["bela.csv"], {}, ["no column 'user_id'", '"book": "Book Id"', "off the scale 1 to 5: '0' (line 3)"],
