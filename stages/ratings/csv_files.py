@@ -167,13 +167,17 @@ def _find_odd_lines(data: bytes, ends: Numbers, delimiter: str) -> Numbers:
         return np.array([], int)
     characters = np.frombuffer(b"\n" + data + b"\n", np.uint8)
     quotes = np.flatnonzero(characters == ord('"'))
-    lines = np.searchsorted(ends, quotes) - 1
     first = np.searchsorted(quotes, ends)  # of each line
-    is_closing = (np.arange(len(quotes)) - first[lines]) % 2 == 1
-    separator = ord(delimiter)
-    is_odd = ~np.isin(characters[quotes + 1], [*b'"\n', separator]) | (characters[quotes - 1] == separator)
-    is_open = np.diff(first) % 2 == 1
-    return np.union1d(lines[is_closing & is_odd], np.flatnonzero(is_open))
+    counts = np.diff(first)
+    may_be_outside = np.zeros(256, np.bool_)
+    may_be_outside[[*b'"\n', ord(delimiter)]] = True
+    outside = characters[quotes[::2] - 1], characters[quotes[1::2] + 1]
+    if not (counts % 2).any() and all(may_be_outside[beside].all() for beside in outside):
+        return np.array([], int)  # as nearly everywhere
+    lines = np.repeat(np.arange(len(counts)), counts)
+    is_opening = (np.arange(len(quotes)) - first[lines]) % 2 == 0
+    is_odd = ~may_be_outside[characters[np.where(is_opening, quotes - 1, quotes + 1)]]
+    return np.union1d(lines[is_odd], np.flatnonzero(counts % 2))
 
 
 def _read_head(head: str, separator: str, settings: Prepare) -> Iterator[list[str]]:
