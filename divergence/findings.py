@@ -31,7 +31,7 @@ WITHOUT_SETTING = {"batch norm's running variance", "βᵗ", steps.REPEATED, ste
 STATED = "; where several ε fit, the one that the program states"
 FROM_EQUAL = "only from equal weights and batches would a difference show"
 OUTSIDE = "something else, after its step"
-ROUNDED = 1e-7
+ROUNDED = 1e-6
 """How far, likewise, in float64 where one program takes a number through float32."""
 NEAR = 0.05
 """How far, of the largest number, gradients may be apart in float32 for a ReLU's corner."""

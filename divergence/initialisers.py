@@ -112,10 +112,11 @@ def likely(fits: dict[str, Fit]) -> dict[str, Fit]:
 def are_told_apart(fits: Iterable[dict[str, Fit]], arrays: tuple[Array, Array]) -> bool:
     """Whether two tensors have other initialisers, one of which fits without doubt, or are no draws from one.
 
-    One that isn't known may look by chance like a known one in one program, and like another in the other.
+    One that isn't known may look by chance like a known one in one program, and like none in the other: of few numbers
+    both have to fit.
     """
     fits_well = [any(fit.p >= DOUBTFUL for fit in known.values()) for known in fits]
-    return any(fits_well) or not same_distribution(*arrays)
+    return all(fits_well) or (any(fits_well) and arrays[0].size > FEW) or not same_distribution(*arrays)
 
 
 def same_distribution(one: Array, other: Array) -> bool:

@@ -456,6 +456,27 @@ def test_draws_of_an_unknown_initialiser_are_chance(law: str, size: tuple[float,
     assert [compare_records(*pair).findings for pair in pairs] == [[]] * len(pairs)
 
 
+def test_another_bound_of_an_initialiser_is_no_chance(tmp_path: Path) -> None:
+    for name, bound in (("one.npz", 0.05), ("other.npz", 0.06)):
+        np.savez(tmp_path / name, **{"1/weights/table": np.random.default_rng(0).uniform(-bound, bound, (24, 16))})
+    (found,) = compare_records(tmp_path / "one.npz", tmp_path / "other.npz").findings
+
+    assert found.one == "U(−0.05, 0.05)"
+    assert found.other.startswith("no known initialiser")
+
+
+@pytest.mark.parametrize("rate", [3e-4, 1e-4, 7.77e-5])
+def test_equal_rates_that_were_not_recorded_are_equal(rate: float, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for name in ("one.npz", "other.npz"):
+        weights, gradients = (random.normal(size=(30, 20)).astype("float32") for _ in range(2))
+        after = weights - np.float32(rate) * gradients
+        arrays: Any = {"1/weights/w": weights, "1/gradients/w": gradients, "1/after/w": after}
+        np.savez(tmp_path / name, **arrays)
+
+    assert compare_records(tmp_path / "one.npz", tmp_path / "other.npz").findings == []
+
+
 @pytest.mark.parametrize(("one", "other"), ALIKE.values(), ids=ALIKE)
 def test_what_is_no_convention_raises_no_alarm(one: Program, other: Program, tmp_path: Path) -> None:
     found = compare(one, other, tmp_path)

@@ -19,6 +19,7 @@ from torch.nn import functional
 from divergence.__main__ import describe
 from divergence.comparison import Comparison
 from divergence.initialisers import find_origins
+from divergence.keras import record as record_keras
 from divergence.pytorch import start_from
 from divergence.record import CHECKPOINTS, Record, read_record
 from divergence.walk import Walk, walk
@@ -303,6 +304,22 @@ def test_attention_starts_from_the_others_heads_and_a_table_without_a_batch_hide
 
     assert len(comparison.pairs) == 14
     assert outputs == ([] if activation is functional.relu else [f"layer dense = {original.layers[-3].name}"])
+
+
+def test_heads_as_wide_as_the_vectors_are_transposed(tmp_path: Path) -> None:
+    """Their kernel, (12, 4, 12), has as many numbers as it lies as it has transposed."""
+    words = keras.Input((6, 12))
+    original = keras.Model(words, layers.MultiHeadAttention(4, 12, name="attention")(words, words))
+    original.compile(keras.optimizers.SGD(0.01), "mse")
+    record_keras(original, tmp_path / "keras.npz", 1)
+    values = DATA.normal(size=(BATCH, 6, 12)).astype("float32")
+    original.fit(values, values, batch_size=BATCH, verbose=0)
+    kernel = read_record(tmp_path / "keras.npz").steps[0]["weights"]["attention/query/kernel"]
+    port = nn.ModuleDict({name: nn.Linear(12, 48) for name in ("query", "key", "value")})
+    port["attention_output"] = nn.Linear(48, 12)
+    start_from(port, tmp_path / "keras.npz")
+
+    np.testing.assert_array_equal(port.get_parameter("query.weight").detach(), kernel.reshape(12, 48).T)
 
 
 def test_a_square_kernel_that_is_not_transposed_is_named(tmp_path: Path) -> None:
