@@ -458,7 +458,8 @@ def test_draws_of_an_unknown_initialiser_are_chance(law: str, size: tuple[float,
 
 def test_another_bound_of_an_initialiser_is_no_chance(tmp_path: Path) -> None:
     for name, bound in (("one.npz", 0.05), ("other.npz", 0.06)):
-        np.savez(tmp_path / name, **{"1/weights/table": np.random.default_rng(0).uniform(-bound, bound, (24, 16))})
+        arrays: Any = {"1/weights/table": np.random.default_rng(0).uniform(-bound, bound, (24, 16))}
+        np.savez(tmp_path / name, **arrays)
     (found,) = compare_records(tmp_path / "one.npz", tmp_path / "other.npz").findings
 
     assert found.one == "U(−0.05, 0.05)"
