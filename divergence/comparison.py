@@ -197,7 +197,7 @@ def relations(
             factor = _ratio(left - right, part.reshape(left.shape), 10 * tolerance)
             if factor and factor > 0:
                 yield f"{here}, {sentence.format(factor, factor / 2)}"
-    if ratio := _ratio(x, y, tolerance):
+    if (ratio := _ratio(x, y, tolerance)) and f"{ratio:.6g}" != "1":
         yield f"here is {ratio:.6g} times there"
 
 
