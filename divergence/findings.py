@@ -9,7 +9,7 @@ import itertools
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -226,8 +226,13 @@ def _optimizers(comparison: Comparison) -> Iterator[Claim]:
             rates = [dict.fromkeys(f"{rate:.7g}" for rate in record.rates_of("")) for record in comparison.records]
             here, there = ({", ".join(each): ""} if each else {} for each in rates)
             yield Claim("after", steps.RATE, "", here, there)
-            for setting in sorted((one.keys() & other.keys()) - {"name", "lr", "learning_rate"}):
+            for setting in _shared_settings(one, other):
                 yield Claim("after", f"the setting {setting}", "", {str(one[setting]): ""}, {str(other[setting]): ""})
+
+
+def _shared_settings(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Those that both optimisers have, but their names and rates."""
+    return sorted((one.keys() & other.keys()) - {"name", "lr", "learning_rate"})
 
 
 def unknown_in_both(claims: Iterable[Claim], mixtures: Mixtures, differing: set[str]) -> Iterator[str]:
@@ -323,7 +328,7 @@ def _tell_formula(record: Record, found: set[steps.Mixture]) -> str:
 def _list_settings(comparison: Comparison) -> Iterator[str]:
     """The optimisers' settings that differ."""
     one, other = (record.optimizer_of() for record in comparison.records)
-    for setting in sorted(one.keys() & other.keys() - {"name", "lr", "learning_rate"}):
+    for setting in _shared_settings(one, other):
         if one[setting] != other[setting]:
             yield f"the setting {setting}: {one[setting]} here, {other[setting]} there"
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
+from numpy.typing import NDArray
 
 from stages.program.params import Prepare
 from stages.ratings.checks import NUMBER, Block, Numbers
@@ -70,7 +71,8 @@ class CsvFile:
     def _read_fast(self, chunk: Chunk, places: list[int]) -> Block | None:
         """None where lines and rows differ, a row has too few or too many fields, or readers of CSV would differ."""
         data = chunk.text.encode()
-        ends = np.flatnonzero(np.frombuffer(b"\n" + data + b"\n", np.uint8) == ord("\n"))
+        characters = np.frombuffer(b"\n" + data + b"\n", np.uint8)
+        ends = np.flatnonzero(characters == ord("\n"))
         lines = chunk.first + np.flatnonzero(np.diff(ends) > 1)  # but blank ones
         names = [str(place) for place in range(self._width)]
         wanted = [names[place] for place in places]
@@ -85,7 +87,7 @@ class CsvFile:
             return None
         if len(table) != len(lines):
             return None
-        for line in _find_odd_lines(data, ends, self._delimiter) if self._quotes else ():
+        for line in _find_odd_lines(characters, ends, self._delimiter) if self._quotes else ():
             if self._read_around(data[ends[line] : ends[line + 1] - 1].decode(), places) is None:
                 return None
         return Block([column.combine_chunks() for column in table.columns], lines, chunk.undecodable)
@@ -161,11 +163,8 @@ def _in_one_form(text: str, separator: str, settings: Prepare) -> str:
     return text.replace("::", DOUBLE_COLON) if separator == "::" else text
 
 
-def _find_odd_lines(data: bytes, ends: Numbers, delimiter: str) -> Numbers:
+def _find_odd_lines(characters: NDArray[np.uint8], ends: Numbers, delimiter: str) -> Numbers:
     """The lines, from 0, whose quotes don't open and close fields in turn: there readers of CSV may differ."""
-    if b'"' not in data:
-        return np.array([], int)
-    characters = np.frombuffer(b"\n" + data + b"\n", np.uint8)
     quotes = np.flatnonzero(characters == ord('"'))
     first = np.searchsorted(quotes, ends)  # of each line
     counts = np.diff(first)

@@ -102,7 +102,7 @@ def test_a_change_of_a_layer_is_named_though_the_engine_calls_none(
         )
 
 
-def test_a_change_that_looks_like_other_draws_is_none(
+def test_a_change_that_looks_like_other_draws_is_named(
     params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(agreement, "record_steps", record_with_larger_kernels)
